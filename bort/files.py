@@ -1,0 +1,88 @@
+"""Files that appear whole or not at all.
+
+A reader never sees half a file: contents go to a temporary neighbour in the same folder, are flushed to the disk, and take their final
+name in one rename, which POSIX makes atomic within a file system. A process killed halfway leaves a neighbour whose name begins with a
+dot and ends in ``.partial``, which nothing reads.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path to write; on a clean exit it becomes ``path``, on an exception it is removed and ``path`` stays as it was.
+
+    Missing parent folders are made.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    os.close(descriptor)
+    partial = Path(name)
+    try:
+        yield partial
+        _flush_to_disk(partial)
+        # mkstemp makes files that only their owner can read; give the mode that open() would have given.
+        partial.chmod(0o666 & ~_umask())
+        partial.replace(path)
+        _flush_to_disk(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_directory(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary directory to fill; on a clean exit it becomes ``path``, replacing a directory of that name.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        yield partial
+        for file in sorted(partial.rglob("*")):
+            _flush_to_disk(file)
+        partial.chmod(0o777 & ~_umask())
+        if path.exists():
+            # rename() cannot replace a directory that holds files, so the old one steps aside first; it is whole under either name.
+            retired = partial.with_name(partial.name.removesuffix(".partial") + ".retired.partial")
+            path.rename(retired)
+            partial.rename(path)
+            shutil.rmtree(retired)
+        else:
+            partial.rename(path)
+        _flush_to_disk(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write ``text`` as UTF-8 to ``path``, whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

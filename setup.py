@@ -1,0 +1,43 @@
+"""Package metadata. Versions for a working environment are pinned in requirements.txt; scripts/setup_env.sh installs them."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="bort",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "bort/__init__.py").read_text(encoding="utf-8"))[1],
+    description="Bort: a BERT of four layers, distilled from RoBERTa, from raw text to leaderboard predictions",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["bort", "bort.*", "data", "data.*"]),
+    entry_points={"console_scripts": ["bort=bort.cli:main"]},
+    install_requires=[
+        "gigatoken==0.10.0",
+        "gluonnlp==0.10.0",
+        "matplotlib>=3.8",
+        "numpy>=1.24,<2",
+        "rich>=13",
+        "safetensors>=0.4",
+        "scikit-learn>=1.4",
+        "scipy>=1.11",
+        "sentencepiece>=0.2",
+        "tensorboardX>=2.6",
+        "tokenizers>=0.20",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        # One build of MXNet is installed at a time; they share the import name. GPU wheels reach compute capability 8.6 at most.
+        "cpu": ["mxnet==1.9.1"],
+        "cu101": ["mxnet-cu101==1.9.1"],
+        "cu112": ["mxnet-cu112==1.9.1"],
+        "horovod": ["horovod==0.28.1"],
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
+        "torch": ["torch==2.13.0"],
+    },
+)

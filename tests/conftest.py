@@ -1,0 +1,35 @@
+"""Fixtures of the whole suite: the repository, the parity targets and real data if they are here, and a small vocabulary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with ``golden/`` (outputs of the published implementation) and ``data/`` (public data sets), beside the checkout."""
+    folder = REPOSITORY.parent / "shared"
+    if not (folder / "golden").is_dir():
+        pytest.skip(f"{folder} is not here: it holds the published implementation's outputs and public data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(repository, tmp_path_factory):
+    """A byte-level BPE of 400 tokens trained on test_data/corpus."""
+    from bort.cli import main
+    from bort.tokenizer import Tokenizer
+
+    folder = tmp_path_factory.mktemp("vocab")
+    assert main(["vocab", "train", "--input", str(repository / "test_data/corpus"), "--output", str(folder), "--vocab_size", "400"]) == 0
+    return Tokenizer.from_directory(folder)
