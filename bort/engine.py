@@ -1,0 +1,93 @@
+"""The seam between the training loops and the frameworks.
+
+A loop decides which batch, which learning rate, and when to log, evaluate, checkpoint and stop. An engine owns device memory: parameters,
+optimiser state, accumulated gradients, all-reduce. What crosses the seam is NumPy, under published parameter names, so that neither a loop
+nor a checkpoint knows which framework ran. ``accumulate`` and ``update`` only queue work; ``drain`` is the one place that waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+BatchT = TypeVar("BatchT", contravariant=True)
+
+
+@dataclass(frozen=True)
+class PretrainingBatch:
+    """Masked sequences of one worker for one forward and backward pass.
+
+    Attributes:
+        input_ids: (B, T) int32, special tokens included, padded behind ``valid_length``.
+        valid_length: (B,) int32, tokens of each row.
+        masked_positions: (B, M) int32, positions to predict; unused slots are 0.
+        masked_labels: (B, M) int32, the ids that stood there.
+        masked_weights: (B, M) float32, 1 for a used slot, 0 for an unused one.
+        seed: fixes dropout for this pass, in [0, 2**31).
+    """
+
+    input_ids: NDArray[np.int32]
+    valid_length: NDArray[np.int32]
+    masked_positions: NDArray[np.int32]
+    masked_labels: NDArray[np.int32]
+    masked_weights: NDArray[np.float32]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ClassificationBatch:
+    """Rows of a task for one forward and backward pass.
+
+    Attributes:
+        input_ids: (B, T) int32, special tokens included, padded behind ``valid_length``.
+        valid_length: (B,) int32.
+        labels: (B,) float32, class numbers, or scores where the task is a regression; zeros in prediction.
+        weights: (B,) float32, 1 for a row that counts, 0 for one that only fills the batch.
+        seed: fixes dropout for this pass, in [0, 2**31).
+    """
+
+    input_ids: NDArray[np.int32]
+    valid_length: NDArray[np.int32]
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    seed: int = 0
+
+
+class Engine(Protocol[BatchT]):
+    """One worker's share of a model in training."""
+
+    rank: int
+    world_size: int
+
+    def accumulate(self, batch: BatchT) -> None:
+        """Queue forward and backward; gradients and running sums stay on the device."""
+
+    def update(self, learning_rate: float) -> None:
+        """Queue all-reduce, division by the weight of the global batch, clipping and one optimiser step."""
+
+    def evaluate(self, batch: BatchT) -> None:
+        """Queue a forward pass in evaluation mode that adds to the running sums."""
+
+    def drain(self) -> dict[str, float]:
+        """Wait, and return the running sums over all workers since the last call."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Parameters under their published names; optimiser moments under ``mean/<name>`` and ``variance/<name>``."""
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take parameters, and moments where ``state`` has them.
+
+        Raises:
+            BortError: if a parameter is missing or has another shape.
+        """
+
+
+class ClassifierEngine(Engine[ClassificationBatch], Protocol):
+    """An engine that can also label rows."""
+
+    def predict(self, batch: ClassificationBatch) -> NDArray[np.float32]:
+        """Logits (B, num_classes) in evaluation mode; one score a row, (B, 1), for a regression."""

@@ -1,0 +1,13 @@
+"""Language-understanding tasks: reading their files, input text, metrics and leaderboard files.
+
+``get_task("RTE").examples("train")`` reads rows; ``encode_examples`` (bort/tasks/encoding.py) makes input ids of them, ``score``
+(bort/tasks/metrics.py) judges predictions and ``write_predictions`` (bort/tasks/leaderboard.py) hands them in. A task is one entry in
+glue.py or superglue.py.
+"""
+
+from __future__ import annotations
+
+from bort.tasks.registry import TASKS, diagnostic_tasks, get_task
+from bort.tasks.task import Example, Segment, Task
+
+__all__ = ["TASKS", "Example", "Segment", "Task", "diagnostic_tasks", "get_task"]

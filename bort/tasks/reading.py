@@ -1,0 +1,150 @@
+"""Benchmark files to raw rows: tab-separated tables and JSON lines, as the benchmarks publish them.
+
+Notable: a table's cell is what stands between two tabs, quotes included (``csv.QUOTE_NONE``), and a line ends at a line feed alone, so a
+quotation mark or a stray separator inside a sentence never moves a row. Columns are found by their name in the header, where the files
+agree: MNLI's label is column 11 of the training file and column 15 of the development files. Everything that is wrong with a file is an
+error that names the file and the line.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bort.errors import BortError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row before its label is understood.
+
+    Attributes:
+        line: line of the file, from 1.
+        id: the row's number in its file from 0, or the ``idx`` it carries.
+        texts: the texts a model reads, one or two.
+        label: the label as the file has it; None if it has none.
+    """
+
+    line: int
+    id: int
+    texts: tuple[str, ...]
+    label: object
+
+
+class Layout(Protocol):
+    """How the rows of one kind of file are laid out."""
+
+    def rows(self, path: Path, labelled: bool) -> Iterator[Row]:
+        """Rows of ``path`` in order; ``labelled`` says whether every row must have a label.
+
+        Raises:
+            BortError: if the file cannot be read or is not laid out so; names the file and the line.
+        """
+
+
+@dataclass(frozen=True)
+class Table:
+    """A tab-separated file.
+
+    Args:
+        texts: names of the columns that hold the texts.
+        label: name of the column that holds the label.
+        header: names of all columns where the file does not begin with them.
+        skip_short: leave out rows that end before the last column needed, and warn with their number; otherwise they are errors.
+    """
+
+    texts: tuple[str, ...]
+    label: str
+    header: tuple[str, ...] | None = None
+    skip_short: bool = False
+
+    def rows(self, path: Path, labelled: bool) -> Iterator[Row]:
+        """As ``Layout.rows``; ``id`` counts the rows that are returned, from 0."""
+        lines = _lines(path)
+        header = self.header or tuple(next(lines, (1, ""))[1].split("\t"))
+        for name in (*self.texts, self.label) if labelled else self.texts:
+            if name not in header:
+                raise BortError(f'{path}, line 1: the header has no column "{name}"; it has {", ".join(header)}')
+        text_columns = [header.index(name) for name in self.texts]
+        label_column = header.index(self.label) if self.label in header else None
+        width = 1 + max(*text_columns, -1 if label_column is None else label_column)
+        short: list[int] = []
+        count = 0
+        for line, text in lines:
+            cells = text.split("\t")
+            if len(cells) >= width:
+                label = None if label_column is None else cells[label_column]
+                yield Row(line, count, tuple(cells[column] for column in text_columns), label)
+                count += 1
+            elif self.skip_short:
+                short.append(line)
+            else:
+                raise BortError(f"{path}, line {line}: {len(cells)} columns where at least {width} are needed")
+        if short:
+            warnings.warn(f"{path}: left out {len(short)} rows with fewer than {width} columns, the first at line {short[0]}", stacklevel=2)
+
+
+def _as_they_are(*texts: str) -> tuple[str, ...]:
+    return texts
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """A file with one JSON object a line, each with an ``idx`` and, where it is labelled, a ``label``.
+
+    Args:
+        fields: names of the fields that hold text.
+        compose: makes the texts a model reads of the fields' values, in the order of ``fields``.
+    """
+
+    fields: tuple[str, ...]
+    compose: Callable[..., tuple[str, ...]] = _as_they_are
+
+    def rows(self, path: Path, labelled: bool) -> Iterator[Row]:
+        """As ``Layout.rows``; ``id`` is the row's own ``idx``, which may be written as a string."""
+        for line, text in _lines(path):
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise BortError(f"{path}, line {line}: not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise BortError(f"{path}, line {line}: not a JSON object")
+            if labelled and "label" not in row:
+                raise BortError(f'{path}, line {line}: no field "label"')
+            values = [row.get(name) for name in self.fields]
+            for name, value in zip(self.fields, values, strict=True):
+                if not isinstance(value, str):
+                    raise BortError(f'{path}, line {line}: no text in the field "{name}"')
+            yield Row(line, _index(row.get("idx"), path, line), self.compose(*values), row.get("label"))
+
+
+def _index(value: Any, path: Path, line: int) -> int:
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise BortError(f'{path}, line {line}: the field "idx" holds no whole number')
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number from 1, text) of every line, without byte-order mark, line end, and blank lines at the end of the file."""
+    blank = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                line = line.removesuffix(b"\n").removesuffix(b"\r")
+                if not line:
+                    blank = blank or number
+                    continue
+                if blank:
+                    raise BortError(f"{path}, line {blank}: a blank line between rows")
+                try:
+                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise BortError(f"{path}, line {number}: not UTF-8: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise BortError(f"{path}: {error.strerror}") from error

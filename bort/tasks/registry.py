@@ -1,0 +1,52 @@
+"""Tasks by name.
+
+A name is found whatever its case, hyphens and underscores; a task also answers to the names of its folders (``superglue_cb``, ``glue_sst``)
+and to the short forms of the published code (``SST``, ``STS``). ``RTE`` is GLUE's; SuperGLUE's is ``SuperGLUE-RTE``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from bort.errors import BortError
+from bort.tasks.glue import GLUE
+from bort.tasks.superglue import SUPERGLUE
+from bort.tasks.task import Task
+
+TASKS: tuple[Task, ...] = (*GLUE, *SUPERGLUE)
+"""Every task, with its files in the default place."""
+
+_SHORT_FORMS = {"SST": "SST-2", "STS": "STS-B"}
+
+
+def _key(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+_BY_KEY = (
+    {_key(folder): task for task in TASKS for folder in task.folders}
+    | {_key(task.name): task for task in TASKS}
+    | {_key(short): task for short, name in _SHORT_FORMS.items() for task in TASKS if task.name == name}
+)
+
+
+def get_task(name: str, data_root: Path | str | None = None) -> Task:
+    """The task called ``name``.
+
+    Args:
+        name: as in the module's docstring.
+        data_root: folder that holds the benchmarks' folders; None for ``$MXNET_HOME/datasets``, else ``~/.mxnet/datasets``.
+
+    Raises:
+        BortError: if there is no such task; lists those there are.
+    """
+    task = _BY_KEY.get(_key(name))
+    if task is None:
+        raise BortError(f'no task "{name}"; there are {", ".join(task.name for task in TASKS)}')
+    return dataclasses.replace(task, data_root=None if data_root is None else Path(data_root))
+
+
+def diagnostic_tasks(task: Task) -> list[Task]:
+    """Sets without training rows that a model of ``task`` labels too, under the same data root."""
+    return [get_task(other.name, task.data_root) for other in TASKS if other.predicted_by == task.name]

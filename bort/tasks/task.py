@@ -1,0 +1,211 @@
+"""What a task is: where its rows stand, what its labels mean, how it is scored and handed in.
+
+A task is data. Its stages are typed: a file's raw ``Row`` (bort/tasks/reading.py) becomes an ``Example`` here, and token ids in
+bort/tasks/encoding.py. Label numbers follow the order of the published code, so that a classifier trained there means the same here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bort.errors import BortError
+from bort.tasks.reading import Layout
+
+Label = str | int
+"""A class as the files write it: a word, or a JSON number or truth value."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row that a model can learn from or label.
+
+    Attributes:
+        id: what a leaderboard calls the row: its number from 0, or its own ``idx``.
+        texts: one or two texts.
+        label: class number; score where the task is a regression; None if the row has no label.
+        line: line of the file it came from, from 1.
+    """
+
+    id: int | str
+    texts: tuple[str, ...]
+    label: int | float | None
+    line: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One file of a task.
+
+    Attributes:
+        name: ``train``, ``dev`` or ``test``, with a suffix where there are several: ``dev_matched``.
+        file: name of the file in the task's folder.
+        layout: how its rows are laid out.
+        official_size: rows of the file that the benchmark publishes.
+        leaderboard_file: name of the prediction file the leaderboard asks for; None for train and dev.
+    """
+
+    name: str
+    file: str
+    layout: Layout
+    official_size: int
+    leaderboard_file: str | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every row must have a label."""
+        return self.leaderboard_file is None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a benchmark.
+
+    Attributes:
+        name: as ``get_task`` knows it; unique over all benchmarks.
+        benchmark: ``GLUE`` or ``SuperGLUE``.
+        folders: folders under the data root that may hold its files: the official one, then those of the published code.
+        segments: its files.
+        labels: the classes in the order of their numbers, as the files write them; None for a regression.
+        metrics: names of its metrics (bort/tasks/metrics.py); its own score is their mean.
+        prediction_format: makes the text of a prediction file of the task, the test examples and their predictions.
+        written_labels: the classes as a prediction file writes them, where that differs from ``labels``.
+        score_range: lowest and highest score of a regression.
+        predicted_by: name of the task whose model labels this one, which has no training rows.
+        is_pair: whether a row has two texts.
+        data_root: folder that holds ``folders``; None for ``$MXNET_HOME/datasets``, else ``~/.mxnet/datasets``.
+    """
+
+    name: str
+    benchmark: str
+    folders: tuple[str, ...]
+    segments: tuple[Segment, ...]
+    labels: tuple[Label, ...] | None
+    metrics: tuple[str, ...]
+    prediction_format: Callable[[Task, Sequence[Example], np.ndarray], str]
+    written_labels: tuple[Label, ...] | None = None
+    score_range: tuple[float, float] = (-math.inf, math.inf)
+    predicted_by: str | None = None
+    is_pair: bool = True
+    data_root: Path | None = None
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether a row's label is a score rather than a class."""
+        return self.labels is None
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs that a classifier for this task has: one a class, one for a regression."""
+        return 1 if self.labels is None else len(self.labels)
+
+    @property
+    def leaderboard_labels(self) -> tuple[Label, ...]:
+        """The classes as a prediction file writes them, in the order of their numbers; empty for a regression."""
+        return self.written_labels or self.labels or ()
+
+    @property
+    def official_sizes(self) -> Mapping[str, int]:
+        """Rows of each published file, by segment name."""
+        return {segment.name: segment.official_size for segment in self.segments}
+
+    def segment_names(self, role: str) -> tuple[str, ...]:
+        """Names of the segments of a role, ``train``, ``dev`` or ``test``; empty if the task has none."""
+        return tuple(segment.name for segment in self.segments if segment.name.partition("_")[0] == role)
+
+    def segment(self, name: str) -> Segment:
+        """The segment called ``name``.
+
+        Raises:
+            BortError: if the task has none of that name.
+        """
+        for segment in self.segments:
+            if segment.name == name:
+                return segment
+        raise BortError(f'{self.name} has no segment "{name}"; it has {", ".join(segment.name for segment in self.segments)}')
+
+    def is_present(self, segment_name: str) -> bool:
+        """Whether a segment's file is there to be read."""
+        return any(place.is_file() for place in self._places(segment_name))
+
+    def path(self, segment_name: str) -> Path:
+        """File that holds a segment: the first that exists in ``folders``.
+
+        Raises:
+            BortError: if there is none; names the places looked at.
+        """
+        places = self._places(segment_name)
+        for place in places:
+            if place.is_file():
+                return place
+        raise BortError(
+            f"{self.name}: no {places[0].name} in {', '.join(str(place.parent) for place in places)}; get the {self.benchmark} files from "
+            f"{_SITES[self.benchmark]} and put them there, or name the folder that holds {self.folders[0]} with --data_root"
+        )
+
+    def _places(self, segment_name: str) -> list[Path]:
+        root = self.data_root or default_data_root()
+        return [root / folder / self.segment(segment_name).file for folder in self.folders]
+
+    def examples(self, segment_name: str) -> list[Example]:
+        """All rows of a segment, in order.
+
+        A file that has most of the official rows but not all of them, or more, is read with a warning.
+
+        Raises:
+            BortError: if the file is missing, empty or damaged, or a label is missing or outside the set; names the file and the line.
+        """
+        segment = self.segment(segment_name)
+        path = self.path(segment_name)
+        rows = segment.layout.rows(path, segment.labelled)
+        examples = [Example(row.id, row.texts, self._label(row.label, segment, f"{path}, line {row.line}"), row.line) for row in rows]
+        if not examples:
+            raise BortError(f"{path}: no rows")
+        # A handful of rows is a sample; a file near the official size that does not meet it was damaged or is of another release.
+        if len(examples) != segment.official_size and 2 * len(examples) > segment.official_size:
+            warnings.warn(f"{path}: {len(examples)} rows where the official file has {segment.official_size}", stacklevel=2)
+        return examples
+
+    def _label(self, raw: object, segment: Segment, where: str) -> int | float | None:
+        if not segment.labelled and raw in (None, -1, "-1"):
+            return None
+        if self.labels is None:
+            return self._score(raw, where)
+        for number, label in enumerate(self.labels):
+            # JSON's false and 0 are equal in Python, but not in a file.
+            if type(raw) is type(label) and raw == label:
+                return number
+        known = ", ".join(label if isinstance(label, str) else _quoted(label) for label in self.labels)
+        raise BortError(f"{where}: label {_quoted(raw)} is not one of {known}")
+
+    def _score(self, raw: object, where: str) -> float:
+        low, high = self.score_range
+        try:
+            score = float(str(raw))
+        except ValueError:
+            score = math.nan
+        if not low <= score <= high:
+            raise BortError(f"{where}: score {_quoted(raw)} is not a number from {low:g} to {high:g}")
+        return score
+
+
+def _quoted(value: object) -> str:
+    """A value as JSON writes it, cut where a damaged file would make the error unreadable."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+_SITES = {"GLUE": "https://gluebenchmark.com/tasks", "SuperGLUE": "https://super.gluebenchmark.com/tasks"}
+
+
+def default_data_root() -> Path:
+    """``$MXNET_HOME/datasets`` if that variable is set, else ``~/.mxnet/datasets``."""
+    home = os.environ.get("MXNET_HOME")
+    return (Path(home) if home else Path.home() / ".mxnet") / "datasets"

@@ -1,0 +1,1 @@
+"""Import path of the published code; what it offers lives in ``bort``."""
