@@ -1,0 +1,58 @@
+"""This process's place among the Horovod workers of a run; one process alone needs no Horovod.
+
+Horovod is joined only where a launcher (``horovodrun`` with Gloo, or ``mpirun``) has set the size of the group, so single-process commands,
+notebooks and tests run without it. All-reduces are queued on MXNet's engine: they start as soon as their array is ready and overlap with
+whatever does not depend on it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mxnet as mx
+
+_LAUNCHER_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """A group of workers and this process's number in it.
+
+    Attributes:
+        rank: number of this process, from 0.
+        world_size: number of processes.
+        local_rank: number of this process on its machine; the GPU it takes.
+        horovod: the ``horovod.mxnet`` module, None in a group of one.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    horovod: Any = None
+
+    def sum_in_place(self, array: mx.nd.NDArray, name: str) -> None:
+        """Queue the replacement of ``array`` by its sum over all workers; ``name`` is the same on every worker."""
+        if self.horovod is not None:
+            self.horovod.allreduce_(array, average=False, name=name)
+
+    def broadcast(self, parameters: Mapping[str, mx.gluon.Parameter]) -> None:
+        """Give every worker the parameter values of worker 0."""
+        if self.horovod is not None:
+            self.horovod.broadcast_parameters(dict(parameters), root_rank=0)
+
+    def device(self, use_gpu: bool) -> mx.Context:
+        """The device of this worker: the CPU, or the GPU of its local rank."""
+        return mx.gpu(self.local_rank) if use_gpu else mx.cpu()
+
+
+def join_workers() -> Workers:
+    """Join the group that the launcher describes, or be alone."""
+    if not any(variable in os.environ for variable in _LAUNCHER_VARIABLES):
+        return Workers()
+    import horovod.mxnet as horovod
+
+    horovod.init()
+    return Workers(horovod.rank(), horovod.size(), horovod.local_rank(), horovod)
