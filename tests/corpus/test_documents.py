@@ -1,0 +1,43 @@
+"""Reading text: what a document is, where files are found, and what odd bytes do."""
+
+from __future__ import annotations
+
+import pytest
+
+from bort import BortError
+from bort.corpus.documents import ReadingReport, find_text_files, read_documents
+
+
+def read(*files):
+    report = ReadingReport()
+    return list(read_documents(files, report)), report
+
+
+def test_blank_lines_and_file_ends_separate_documents(tmp_path):
+    (tmp_path / "a.txt").write_text("\n\nOne.\n  Two.  \n\n \t\nThree.\n", encoding="utf-8")
+    (tmp_path / "b.txt").write_text("Four.\r\nFünf.", encoding="utf-8")
+    documents, report = read(tmp_path / "a.txt", tmp_path / "b.txt")
+    assert documents == [["One.", "Two."], ["Three."], ["Four.", "Fünf."]]
+    assert (report.documents, report.sentences, report.undecodable_lines) == (3, 5, 0)
+
+
+def test_a_byte_that_is_not_utf8_costs_one_character_and_is_counted(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9 au lait\nnul\x00byte\n")
+    documents, report = read(tmp_path / "a.txt")
+    assert documents == [["caf\ufffd au lait", "nul\x00byte"]]
+    assert report.undecodable_lines == 1
+
+
+def test_files_patterns_folders_and_commas(tmp_path):
+    for name in ("b.txt", "a.txt", "deep/c.txt", "note.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x\n", encoding="utf-8")
+    names = [path.name for path in find_text_files([str(tmp_path)])]
+    assert names == ["a.txt", "b.txt", "c.txt"]
+    assert [path.name for path in find_text_files([f"{tmp_path}/b.txt,{tmp_path}/note.md", f"{tmp_path}/*.txt"])] == ["b.txt", "note.md", "a.txt"]
+
+
+@pytest.mark.parametrize("missing", ["nowhere.txt", "no*thing.txt", ","])
+def test_input_that_matches_nothing_is_an_error(tmp_path, missing):
+    with pytest.raises(BortError, match="no such text file|no input file"):
+        find_text_files([f"{tmp_path}/{missing}" if missing != "," else ","])
