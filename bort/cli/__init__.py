@@ -1,0 +1,63 @@
+"""The ``bort`` command: one small module a verb.
+
+A verb's module has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(arguments)``; the framework is imported inside ``run``, so that
+help is instant. What the user did wrong is one line on standard error and exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import bort
+from bort.errors import BortError
+
+VERBS = ("vocab", "data", "pretrain", "finetune", "predict")
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all others of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog.split()[0]}: error: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = _OneLineParser(prog="bort", description=bort.__doc__.splitlines()[0] if bort.__doc__ else None)
+    parser.add_argument("--version", action="version", version=f"bort {bort.__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name in VERBS:
+        module = importlib.import_module(f"bort.cli.{name}")
+        verb = verbs.add_parser(
+            name, help=module.HELP, description=module.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+        )
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status: 0 done, 1 a defect or an interruption, 2 something wrong with what was given."""
+    parsed = build_parser().parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except BortError as error:
+        print(f"bort: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output has gone; say nothing, and keep Python from trying to flush to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        # A full disk, a folder without permission: the user's to mend, and the message names the file.
+        print(f"bort: error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bort: interrupted", file=sys.stderr)
+        return 1
+    return 0

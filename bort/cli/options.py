@@ -1,0 +1,53 @@
+"""Command-line options from the fields of a settings dataclass.
+
+A field gives the option its name, type and default, and the ``Attributes:`` section of the class's docstring its help, so a setting is
+described in one place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+from typing import Any, TypeVar, get_type_hints
+
+SettingsT = TypeVar("SettingsT")
+
+
+def add_settings(parser: argparse.ArgumentParser, settings: type[Any], choices: dict[str, tuple[str, ...]] | None = None) -> None:
+    """Add one option for each field of a dataclass.
+
+    Args:
+        choices: allowed values of a field.
+    """
+    help_texts = _attribute_help(settings)
+    hints = get_type_hints(settings)
+    for field in dataclasses.fields(settings):
+        parser.add_argument(
+            f"--{field.name}",
+            type=hints[field.name],
+            default=field.default,
+            choices=(choices or {}).get(field.name),
+            help=help_texts[field.name],
+        )
+
+
+def get_settings(settings: type[SettingsT], arguments: argparse.Namespace) -> SettingsT:
+    """Build a dataclass from the options that :func:`add_settings` made."""
+    names = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
+    return settings(**{name: getattr(arguments, name) for name in names})
+
+
+def add_vocabulary_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--vocab`` and ``--dataset_name``, which every verb that needs a vocabulary takes."""
+    parser.add_argument("--vocab", metavar="DIR", help="folder with vocab.json and merges.txt, or a SentencePiece model")
+    parser.add_argument("--dataset_name", metavar="NAME", help="name of a published vocabulary, looked for in the usual places")
+
+
+def _attribute_help(settings: type[Any]) -> dict[str, str]:
+    """``name: text`` of the docstring's ``Attributes:`` section; a text may go on in deeper indented lines."""
+    section = inspect.getdoc(settings).split("Attributes:\n", 1)[1]  # type: ignore[union-attr]
+    entries = re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", section, flags=re.MULTILINE)
+    # argparse reads % as the start of a format.
+    return {name: re.sub(r"\s+", " ", text).replace("%", "%%").replace("``", "") for name, text in entries}

@@ -1,0 +1,1 @@
+"""The loops: they know an Engine and never a framework."""

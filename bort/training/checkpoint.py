@@ -1,0 +1,102 @@
+"""Checkpoints: everything a run needs to go on, in folders that are whole or absent.
+
+``checkpoint_0000100/`` holds ``0000100.params`` (loadable by Gluon), ``0000100.states.safetensors`` (optimiser moments), ``state.json``
+(step, seed, settings, versions) and the vocabulary. Nothing in it says which engine wrote it. Data position and randomness need no state of
+their own: both are functions of the step and the seed.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import bort
+from bort.errors import BortError
+from bort.files import whole_directory
+from bort.parameters import read_parameters, write_parameters
+from bort.tokenizer import Tokenizer
+
+STATE_FILE = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after ``step`` updates.
+
+    Attributes:
+        path: its folder.
+        step: updates done.
+        settings: what the run was started with; resuming with other values of these is refused.
+    """
+
+    path: Path
+    step: int
+    settings: Mapping[str, Any]
+
+    def engine_state(self) -> dict[str, np.ndarray]:
+        """Parameters and optimiser moments, as :meth:`bort.engine.Engine.load_state` takes them.
+
+        Raises:
+            BortError: if a file is missing or damaged.
+        """
+        name = f"{self.step:07d}"
+        return read_parameters(self.path / f"{name}.params") | read_parameters(self.path / f"{name}.states.safetensors")
+
+
+def write_checkpoint(
+    run: Path, step: int, engine_state: Mapping[str, np.ndarray], settings: Mapping[str, Any], tokenizer: Tokenizer, keep_last: int
+) -> Path:
+    """Write ``run/checkpoint_<step>/``, then remove all but the newest ``keep_last`` checkpoints.
+
+    Args:
+        keep_last: at least 1; 0 keeps all.
+
+    Raises:
+        OSError: if the disk is full or the folder cannot be written; checkpoints already there stay whole.
+    """
+    path = run / f"checkpoint_{step:07d}"
+    state = {
+        "step": step,
+        "settings": dict(settings),
+        "versions": {"bort": bort.__version__, "python": platform.python_version(), "numpy": version("numpy")},
+    }
+    with whole_directory(path) as partial:
+        write_parameters(partial / f"{step:07d}.params", {k: v for k, v in engine_state.items() if "/" not in k})
+        write_parameters(partial / f"{step:07d}.states.safetensors", {k: v for k, v in engine_state.items() if "/" in k})
+        tokenizer.save(partial)
+        (partial / STATE_FILE).write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    if keep_last:
+        for old in _checkpoint_folders(run)[:-keep_last]:
+            shutil.rmtree(old)
+    return path
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Describe a checkpoint folder.
+
+    Raises:
+        BortError: if it is not one.
+    """
+    try:
+        state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+        return Checkpoint(path, int(state["step"]), state["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BortError(f"{path / STATE_FILE}: not the state of a checkpoint ({error}); give a checkpoint_… folder") from None
+
+
+def latest_checkpoint(run: Path) -> Checkpoint | None:
+    """The newest checkpoint of a run folder, None if there is none."""
+    folders = _checkpoint_folders(run)
+    return read_checkpoint(folders[-1]) if folders else None
+
+
+def _checkpoint_folders(run: Path) -> list[Path]:
+    return sorted(run.glob("checkpoint_[0-9]*"), key=lambda folder: int(folder.name.split("_")[1]))

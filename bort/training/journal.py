@@ -1,0 +1,116 @@
+"""What a run leaves for people to look at: a progress bar, ``metrics.jsonl``, TensorBoard events and ``curves.png``.
+
+Notable: workers other than the first get a journal that does nothing, so no loop ever asks whether to log. ``metrics.jsonl`` is the source:
+one line an entry, flushed at once; curves and tables are made from it. A resumed run drops the lines beyond the step it resumes from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from bort.files import write_text
+
+METRICS_FILE, CURVES_FILE = "metrics.jsonl", "curves.png"
+
+
+class Journal:
+    """The record of one run.
+
+    Args:
+        run: its folder; None records nothing.
+        num_steps: length of the progress bar.
+        first_step: updates already done.
+        description: shown before the bar.
+    """
+
+    def __init__(self, run: Path | None, num_steps: int, first_step: int = 0, description: str = "") -> None:
+        self._run = run
+        self._bar = tqdm(total=num_steps, initial=first_step, desc=description, unit="step", disable=None if run else True, leave=False)
+        if run is None:
+            return
+        from tensorboardX import SummaryWriter
+
+        run.mkdir(parents=True, exist_ok=True)
+        kept = [entry for entry in read_metrics(run) if entry["step"] <= first_step] if first_step else []
+        write_text(run / METRICS_FILE, "".join(json.dumps(entry) + "\n" for entry in kept))
+        self._lines = (run / METRICS_FILE).open("a", encoding="utf-8")
+        self._events = SummaryWriter(logdir=str(run / "tensorboard"), purge_step=first_step + 1)
+
+    def advance(self) -> None:
+        """Count one update on the bar."""
+        self._bar.update()
+
+    def record(self, step: int, kind: str, values: Mapping[str, float]) -> None:
+        """Add an entry.
+
+        Args:
+            step: updates done so far.
+            kind: ``train`` or ``eval``; the curves of a kind are drawn together.
+            values: quantities by name; one that is not finite is written as null.
+        """
+        if self._run is None:
+            return
+        entry = {"step": step, "kind": kind} | {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._lines.write(json.dumps(entry) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._events.add_scalar(f"{kind}/{name}", value, step)
+        self._bar.set_postfix({name: f"{value:.4g}" for name, value in list(values.items())[:3]}, refresh=False)
+
+    def say(self, message: str) -> None:
+        """Print a line without tearing the bar."""
+        if self._run is not None:
+            self._bar.write(message)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._bar.close()
+        if self._run is not None:
+            self._lines.close()
+            self._events.close()
+            draw_curves(self._run)
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Entries of a run's ``metrics.jsonl``, in order; a last line cut off by a kill is left out."""
+    path = run / METRICS_FILE
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    # What follows the last line feed is either empty or a line that was being written.
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def draw_curves(run: Path) -> None:
+    """Draw every quantity of ``metrics.jsonl`` against the step into ``curves.png``, training and evaluation in one panel."""
+    entries = read_metrics(run)
+    quantities = sorted({name for entry in entries for name, value in entry.items() if name not in ("step", "kind") and value is not None})
+    if not quantities:
+        return
+    # The object interface, because pyplot keeps global state and may ask for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(quantities))
+    rows = -(-len(quantities) // columns)
+    figure = Figure(figsize=(4.5 * columns, 3 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for index, name in enumerate(quantities):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        for kind in ("train", "eval"):
+            points = [(entry["step"], entry[name]) for entry in entries if entry["kind"] == kind and entry.get(name) is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else None, label=kind)
+        axes.set_title(name)
+        axes.set_xlabel("step")
+        axes.legend()
+    figure.savefig(run / CURVES_FILE, dpi=100)

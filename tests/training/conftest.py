@@ -1,0 +1,52 @@
+"""A small corpus and engine for the loops' tests, made once."""
+
+from __future__ import annotations
+
+import pytest
+
+import bort.gluon  # noqa: F401  (before mxnet)
+from bort.corpus.documents import find_text_files
+from bort.corpus.shards import Corpus, create_shards
+from bort.gluon.pretraining import build_engine
+from bort.settings import DistillationSettings, OptimizerSettings, ShardSettings
+
+
+@pytest.fixture(scope="session")
+def corpora(repository, tokenizer, tmp_path_factory):
+    """Training and held-out shards of sequences of at most 32 tokens."""
+    folder = tmp_path_factory.mktemp("shards")
+    for part, outputs in (("corpus", 3), ("heldout", 1)):
+        settings = ShardSettings(max_seq_length=32, num_outputs=outputs)
+        create_shards(find_text_files([str(repository / "test_data" / part)]), tokenizer, folder / part, settings)
+    return Corpus(folder / "corpus"), Corpus(folder / "heldout")
+
+
+@pytest.fixture(scope="session")
+def student_config(tmp_path_factory):
+    """config.json of a small student."""
+    path = tmp_path_factory.mktemp("config") / "config.json"
+    path.write_text(
+        '{"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}'
+    )
+    return path
+
+
+@pytest.fixture
+def make_engine(student_config, tokenizer):
+    """Builds an engine with a fresh student, without a teacher."""
+
+    def make(seed=0):
+        return build_engine(
+            student=str(student_config),
+            student_parameters=None,
+            teacher=None,
+            teacher_parameters=None,
+            vocab_size=len(tokenizer.vocab),
+            longest=32,
+            loss=DistillationSettings(),
+            optimizer=OptimizerSettings(),
+            seed=seed,
+            use_gpu=False,
+        )
+
+    return make

@@ -1,0 +1,59 @@
+"""Checkpoints: whole or absent, newest last, only so many kept."""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+import pytest
+
+import bort.training.checkpoint
+from bort import BortError
+from bort.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
+
+STATE = {"layer.weight": np.ones((2, 3), np.float32), "mean/layer.weight": np.zeros((2, 3), np.float32)}
+
+
+def write(run, step, tokenizer, keep_last=2, state=STATE):
+    return write_checkpoint(run, step, state, {"seed": 1}, tokenizer, keep_last)
+
+
+def test_state_settings_and_vocabulary_go_round(tmp_path, tokenizer):
+    path = write(tmp_path, 100, tokenizer)
+    assert {file.name for file in path.iterdir()} == {
+        "0000100.params", "0000100.states.safetensors", "state.json", "vocab.json", "merges.txt",
+    }  # fmt: skip
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.step, checkpoint.settings) == (100, {"seed": 1})
+    state = checkpoint.engine_state()
+    assert state.keys() == STATE.keys()
+    assert all(np.array_equal(state[name], STATE[name]) for name in STATE)
+
+
+def test_the_newest_is_found_by_its_number_and_older_ones_go(tmp_path, tokenizer):
+    assert latest_checkpoint(tmp_path) is None
+    for step in (999_999, 1_000_000, 10_000_000):
+        write(tmp_path, step, tokenizer)
+    assert latest_checkpoint(tmp_path).step == 10_000_000
+    assert len(list(tmp_path.iterdir())) == 2
+    write(tmp_path, 10_000_001, tokenizer, keep_last=0)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, tokenizer, monkeypatch):
+    write(tmp_path, 1, tokenizer, keep_last=1)
+
+    def fail(path, arrays):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(bort.training.checkpoint, "write_parameters", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path, 2, tokenizer, keep_last=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_0000001"]
+    assert latest_checkpoint(tmp_path).step == 1
+
+
+def test_something_else_is_not_a_checkpoint(tmp_path):
+    with pytest.raises(BortError, match=r"state\.json: not the state of a checkpoint"):
+        read_checkpoint(tmp_path)
