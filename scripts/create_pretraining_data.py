@@ -1,4 +1,4 @@
-#!/usr/bin/env python
+#!/usr/bin/env python3
 """Turns text into pre-training shards, with the option names of the published script; `bort data` is the command behind it.
 
 Masks are drawn anew in every epoch of pre-training, so each sequence is stored once, whatever --dupe_factor says.
@@ -7,7 +7,17 @@ Masks are drawn anew in every epoch of pre-training, so each sequence is stored 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
 import sys
+from pathlib import Path
+
+if importlib.util.find_spec("bort") is None:
+    # Called as in the README, without the environment being active.
+    environment = Path(__file__).resolve().parent.parent / ".venv"
+    if not (environment / "bin" / "python").exists() or Path(sys.prefix) == environment:
+        sys.exit(f"create_pretraining_data: error: Bort is not installed in {environment}; run scripts/setup_env.sh first")
+    os.execv(environment / "bin" / "python", [str(environment / "bin" / "python"), *sys.argv])
 
 from bort.cli import main
 from bort.settings import ShardSettings

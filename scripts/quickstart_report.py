@@ -21,9 +21,10 @@ for column in ("what", "score", "compare with"):
     table.add_column(column, justify="left" if column == "what" else "right")
 
 runs = {name: read_metrics(run / name) for name in ("teacher", "distilled", "alone")}
-accuracy = {name: [entry for entry in entries if entry["kind"] == "eval"][-1]["mlm_accuracy"] for name, entries in runs.items()}
-table.add_row("teacher, held-out MLM accuracy", f"{accuracy['teacher']:.3f}", "")
-table.add_row("student with the teacher's help", f"{accuracy['distilled']:.3f}", f"without {accuracy['alone']:.3f}")
+for kind, text in (("train", "training text"), ("eval", "held-out text")):
+    accuracy = {name: [entry for entry in entries if entry["kind"] == kind][-1]["mlm_accuracy"] for name, entries in runs.items()}
+    table.add_row(f"teacher's MLM accuracy, {text}", f"{accuracy['teacher']:.3f}", "")
+    table.add_row(f"student's, with the teacher's help, {text}", f"{accuracy['distilled']:.3f}", f"without {accuracy['alone']:.3f}")
 
 learnt = []
 for name in TASKS:
@@ -55,4 +56,6 @@ figure.savefig(run / "curves.png", dpi=100)
 Console(width=110).print(table)
 print(f"curves in {run / 'curves.png'}, and in curves.png of each run's folder")
 if not all(learnt):
-    sys.exit(f"quickstart: error: no better than the majority class on {', '.join(n for n, ok in zip(TASKS, learnt, strict=True) if not ok)}")
+    sys.exit(
+        f"quickstart: error: no better than the majority class on {', '.join(n for n, ok in zip(TASKS, learnt, strict=True) if not ok)}"
+    )

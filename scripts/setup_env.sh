@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Makes .venv with everything Bort needs: pinned Python packages, Horovod built for MXNet with Gloo, and this project, editable.
 # Needs Linux x86-64, Python 3.10–3.12 with pip and headers, and a C++ compiler. About four minutes on two cores the first time (most of it
-# Horovod's build), seconds afterwards. Set PYTHON to choose the interpreter, BORT_VENV to put the environment elsewhere.
+# Horovod's build), seconds afterwards. Set PYTHON to choose the interpreter.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-venv=${BORT_VENV:-.venv}
+venv=.venv
 horovod=horovod==0.28.1
 
 fail() { echo "setup_env: error: $*" >&2; exit 2; }

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# Restores what MXNet needs of NumPy, so that tests can import mxnet in any order.
+import bort.gluon  # noqa: F401
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from bort.errors import BortError
 from bort.files import whole_file
@@ -74,9 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
     _label_stream(arguments, engine, tokenizer, trained, max_len)
 
 
-def _label_stream(
-    arguments: argparse.Namespace, engine: ClassifierEngine, tokenizer: Tokenizer, task: Task, max_len: int
-) -> None:
+def _label_stream(arguments: argparse.Namespace, engine: ClassifierEngine, tokenizer: Tokenizer, task: Task, max_len: int) -> None:
     """Read, label and write a bounded number of rows at a time, so that memory does not grow with the input."""
     from bort.tasks import Example
     from bort.training.finetune import encode_rows, predict
@@ -93,12 +91,12 @@ def _label_stream(
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[TextIO]:
+def _reading(name: str) -> Iterator[BinaryIO]:
     if name == "-":
-        yield sys.stdin
+        yield sys.stdin.buffer
         return
     try:
-        lines = open(name, encoding="utf-8", newline="\n")  # noqa: SIM115 (closed below; opening fails here, reading elsewhere)
+        lines = open(name, "rb")  # noqa: SIM115 (closed below; only the failure to open is translated)
     except OSError as error:
         raise BortError(f"{name}: cannot read: {error.strerror}") from None
     with lines:
@@ -112,17 +110,15 @@ def _writing(name: str) -> Iterator[TextIO]:
         return
     with whole_file(name) as partial, partial.open("w", encoding="utf-8") as out:
         yield out
-        # The file is renamed before this block ends.
-        out.flush()
 
 
-def _texts(lines: TextIO, name: str, count: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _texts(lines: BinaryIO, name: str, count: int) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Number, from 0, and texts of each line."""
-    try:
-        for number, line in enumerate(lines):
-            texts = tuple(line.rstrip("\r\n").split("\t"))
-            if len(texts) != count:
-                raise BortError(f"{name}, line {number + 1}: {len(texts)} tab-separated texts, the task has {count}")
-            yield number, texts
-    except UnicodeDecodeError as error:
-        raise BortError(f"{name}: not UTF-8 ({error.reason} at byte {error.start} of a block); convert it first") from None
+    for number, line in enumerate(lines):
+        try:
+            texts = tuple(line.decode("utf-8").rstrip("\r\n").split("\t"))
+        except UnicodeDecodeError as error:
+            raise BortError(f"{name}, line {number + 1}: not UTF-8 at byte {error.start} of the line; convert the file first") from None
+        if len(texts) != count:
+            raise BortError(f"{name}, line {number + 1}: {len(texts)} tab-separated texts, the task has {count}")
+        yield number, texts

@@ -74,8 +74,8 @@ def _train(arguments: argparse.Namespace) -> None:
     if report.undecodable_lines:
         print(f"bort: warning: {report.undecodable_lines} lines were not UTF-8; their odd bytes became U+FFFD", file=sys.stderr)
     if len(tokenizer.vocab) < arguments.vocab_size:
-        shortage = f"no further pair occurs {arguments.min_frequency} times; give more text for {arguments.vocab_size} tokens"
-        print(f"bort: warning: {shortage}, or a smaller --min_frequency", file=sys.stderr)
+        remedy = "more text, or a smaller --min_frequency" if tokenizer.merges else "more text"
+        print(f"bort: warning: the text has no more tokens to learn; for {arguments.vocab_size} give {remedy}", file=sys.stderr)
 
 
 def _convert(arguments: argparse.Namespace) -> None:

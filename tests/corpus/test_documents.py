@@ -34,10 +34,14 @@ def test_files_patterns_folders_and_commas(tmp_path):
         (tmp_path / name).write_text("x\n", encoding="utf-8")
     names = [path.name for path in find_text_files([str(tmp_path)])]
     assert names == ["a.txt", "b.txt", "c.txt"]
-    assert [path.name for path in find_text_files([f"{tmp_path}/b.txt,{tmp_path}/note.md", f"{tmp_path}/*.txt"])] == ["b.txt", "note.md", "a.txt"]
+    assert [path.name for path in find_text_files([f"{tmp_path}/b.txt,{tmp_path}/note.md", f"{tmp_path}/*.txt"])] == [
+        "b.txt",
+        "note.md",
+        "a.txt",
+    ]
 
 
 @pytest.mark.parametrize("missing", ["nowhere.txt", "no*thing.txt", ","])
 def test_input_that_matches_nothing_is_an_error(tmp_path, missing):
-    with pytest.raises(BortError, match="no such text file|no input file"):
+    with pytest.raises(BortError, match=r"no such text file|no input file"):
         find_text_files([f"{tmp_path}/{missing}" if missing != "," else ","])

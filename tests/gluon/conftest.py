@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import mxnet as mx
 import numpy as np
 import pytest
 
-import bort.gluon  # noqa: F401  (before mxnet)
-import mxnet as mx
 from bort import BortConfig, get_bort_model
 from bort.engine import PretrainingBatch
 from bort.gluon.pretraining import PretrainingEngine

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-WORKER = Path(__file__).parent / "two_workers.py"
+WORKER = "tests.gluon.two_workers"
 
 
 @pytest.fixture(scope="module")
-def states(tmp_path_factory):
+def states(tmp_path_factory, repository):
     """What one process, and each of two, had after three steps."""
     output = tmp_path_factory.mktemp("workers")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for launcher in ([], ["horovodrun", "--gloo", "-np", "2"]):
-        command = [*launcher, sys.executable, str(WORKER), str(output)]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        command = [*launcher, sys.executable, "-m", WORKER, str(output)]
+        result = subprocess.run(command, env=environment, cwd=repository, capture_output=True, text=True, timeout=120, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
     return {path.stem: dict(np.load(path)) for path in output.glob("*.npz")}
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import mxnet as mx
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-import bort.gluon  # noqa: F401  (before mxnet)
-import mxnet as mx
 from bort import BortClassifier, BortConfig, BortModel, get_bort_model
 from bort.gluon.losses import ClassificationLoss, MaskedLoss, hinton_kd, published_kd
 from bort.gluon.model import initialize

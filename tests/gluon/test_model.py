@@ -6,11 +6,10 @@ import subprocess
 import sys
 import time
 
+import mxnet as mx
 import numpy as np
 import pytest
 
-import bort.gluon  # noqa: F401  (before mxnet)
-import mxnet as mx
 from bort import BortClassifier, BortConfig, BortError, BortModel, get_bort_model
 from bort.config import ARCHITECTURES
 from bort.gluon.losses import MaskedLoss
@@ -58,9 +57,7 @@ def test_published_outputs(shared, name, config, hybridized):
 def test_published_gradients(shared):
     golden = np.load(shared / "golden" / "bort_tiny_mlm_grads.npz")
     outputs = np.load(shared / "golden" / "bort_tiny_outputs.npz")
-    net, _ = get_bort_model(
-        BortConfig(**{**TINY.__dict__, "hidden_dropout_prob": 0.0}), params=shared / "golden" / "bort_tiny.params"
-    )
+    net, _ = get_bort_model(BortConfig(**{**TINY.__dict__, "hidden_dropout_prob": 0.0}), params=shared / "golden" / "bort_tiny.params")
     loss_block = MaskedLoss(net)
     loss_block.hybridize(static_alloc=True)
     with mx.autograd.record():
@@ -88,7 +85,11 @@ def test_hugging_face_teacher(shared, tmp_path):
     fields = BortConfig.from_json(folder / "config.json")
     # Transformers has one epsilon for all LayerNorms, and two positions more than it uses.
     config = BortConfig(
-        **{**fields.__dict__, "max_position_embeddings": fields.max_position_embeddings - 2, "decoder_layer_norm_eps": fields.layer_norm_eps}
+        **{
+            **fields.__dict__,
+            "max_position_embeddings": fields.max_position_embeddings - 2,
+            "decoder_layer_norm_eps": fields.layer_norm_eps,
+        }
     )
     net, _ = get_bort_model(config, params=tmp_path / "teacher.params")
     sequence, decoded = net(*golden_inputs(outputs))

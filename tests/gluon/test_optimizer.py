@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import mxnet as mx
 import numpy as np
 import pytest
 
-import bort.gluon  # noqa: F401  (before mxnet)
-import mxnet as mx
 from bort import BortError
 from bort.gluon.optimizer import ClippedBertAdam
 from bort.settings import OptimizerSettings

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import mxnet as mx
 import numpy as np
 import pytest
 
 from bort import BortError, get_bort_model
+from bort.gluon.pretraining import PretrainingEngine
 from bort.settings import OptimizerSettings
 
 from .conftest import config, join, random_batch
@@ -119,9 +121,6 @@ def test_sums_are_reset_by_draining(make_engine):
 
 
 def test_a_teacher_with_another_vocabulary_is_refused():
-    from bort.gluon.pretraining import PretrainingEngine
-    import mxnet as mx
-
     student, _ = get_bort_model(config())
     teacher, _ = get_bort_model(type(config())(**{**config().__dict__, "vocab_size": 99}))
     with pytest.raises(BortError, match="99 tokens, the student 120"):

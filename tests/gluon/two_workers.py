@@ -7,24 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from conftest import config, make_teacher, random_batch  # noqa: E402
-
-import bort.gluon  # noqa: E402, F401  (before mxnet)
-import mxnet as mx  # noqa: E402
-from bort import get_bort_model  # noqa: E402
-from bort.engine import PretrainingBatch  # noqa: E402
-from bort.gluon.distributed import join_workers  # noqa: E402
-from bort.gluon.pretraining import PretrainingEngine  # noqa: E402
-from bort.settings import DistillationSettings, OptimizerSettings  # noqa: E402
+from bort import get_bort_model
+from bort.engine import PretrainingBatch
+from bort.gluon.distributed import join_workers
+from bort.gluon.pretraining import PretrainingEngine
+from bort.settings import DistillationSettings, OptimizerSettings
+from tests.gluon.conftest import config, make_teacher, random_batch
 
 
 def main(output: Path) -> None:
     workers = join_workers()
     # Each worker draws other weights; the engine must give all of them those of worker 0.
     student, _ = get_bort_model(config(), seed=workers.rank)
-    engine = PretrainingEngine(student, mx.cpu(), OptimizerSettings(), make_teacher(), DistillationSettings(), workers)
+    engine = PretrainingEngine(student, workers.device(use_gpu=False), OptimizerSettings(), make_teacher(), DistillationSettings(), workers)
     for step in range(3):
         whole = random_batch(step, batch_size=8)
         rows = slice(workers.rank * 8 // workers.world_size, (workers.rank + 1) * 8 // workers.world_size)

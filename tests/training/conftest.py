@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-import bort.gluon  # noqa: F401  (before mxnet)
 from bort.corpus.documents import find_text_files
 from bort.corpus.shards import Corpus, create_shards
 from bort.gluon.pretraining import build_engine

@@ -7,7 +7,6 @@ import csv
 import numpy as np
 import pytest
 
-import bort.gluon  # noqa: F401  (before mxnet)
 from bort import BortConfig, BortError
 from bort.gluon.finetuning import build_engine
 from bort.model_directory import read_model_directory
@@ -125,5 +124,5 @@ def test_a_damaged_row_is_named_before_training_and_leaves_nothing(run, reposito
 
 
 def test_a_diagnostic_set_cannot_be_trained_on(run):
-    with pytest.raises(BortError, match="AX has no training rows; .*MNLI"):
+    with pytest.raises(BortError, match=r"AX has no training rows; .*MNLI"):
         run("AX")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 
+import mxnet as mx
 import numpy as np
 import pytest
 
-import bort.gluon  # noqa: F401  (before mxnet)
-import mxnet as mx
 from bort import BortError
 from bort.model_directory import read_model_directory
 from bort.parameters import read_parameters
@@ -76,7 +75,9 @@ def test_an_interrupted_run_resumes_bit_for_bit(train, tmp_path):
     straight, resumed = parameters(tmp_path / "straight"), parameters(tmp_path / "resumed")
     assert all(np.array_equal(straight[name], resumed[name]) for name in straight)
     quantities = ("step", "kind", "mlm_loss", "mlm_accuracy", "gradient_norm")
-    entries = [[{name: entry.get(name) for name in quantities} for entry in read_metrics(tmp_path / name)] for name in ("straight", "resumed")]
+    entries = [
+        [{name: entry.get(name) for name in quantities} for entry in read_metrics(tmp_path / name)] for name in ("straight", "resumed")
+    ]
     assert entries[0] == entries[1]
 
 
@@ -116,9 +117,7 @@ def test_a_damaged_checkpoint_is_named(train, tmp_path):
 
 def test_evaluation_is_the_same_however_it_is_batched(make_engine, tokenizer, corpora):
     engine, _ = make_engine()
-    scores = [
-        evaluate(engine, corpora[1], tokenizer, PretrainingSettings(batch_size=batch_size)) for batch_size in (1, 5, 16)
-    ]
+    scores = [evaluate(engine, corpora[1], tokenizer, PretrainingSettings(batch_size=batch_size)) for batch_size in (1, 5, 16)]
     for score in scores[1:]:
         assert score == pytest.approx(scores[0], rel=1e-5)
 
