@@ -22,6 +22,7 @@ setup(
         "gluonnlp==0.10.0",
         "matplotlib>=3.8",
         "numpy>=1.24,<2",
+        "protobuf>=5",
         "rich>=13",
         "safetensors>=0.4",
         "scikit-learn>=1.4",

@@ -3,7 +3,7 @@
 A text is cut into words by GPT-2's pattern, each word's UTF-8 bytes are written as 256 printable characters, and pairs are merged in the
 order of ``merges.txt``. Any text has ids, none of which is ``<unk>``, and joining the tokens gives the text back.
 
-Notable: the pattern never puts letters and punctuation into one word, so no text can yield ``<s>`` or ``<mask>``, whatever the merges.
+Notable: the pattern never puts "<" and a letter into one word, so no text can yield ``<s>`` or ``<mask>``, whatever the merges.
 ``Reference`` (Hugging Face tokenizers) defines what is right; ``Gigatoken`` gives the same ids many times faster. The two differ in
 one respect, the age of their Unicode tables: letters and digits of a newer Unicode version are letters and digits to one and not yet to the
 other. ``Gigatoken`` therefore leaves every text with a character that this Python's own, older tables do not know to the reference.

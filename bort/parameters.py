@@ -272,7 +272,7 @@ class _Source:
             return elements
         # bfloat16 is the upper half of float32. In place, because an operator would turn a 0-dimensional array into a scalar.
         widened = elements.astype(np.uint32)
-        widened <<= 16
+        widened <<= np.uint32(16)
         return widened.view(np.float32)
 
 

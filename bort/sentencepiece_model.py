@@ -83,13 +83,13 @@ def train_model(texts: Iterable[str], vocab_size: int) -> bytes:
 
     Args:
         texts: what to learn from.
-        vocab_size: number of pieces, special ones included.
+        vocab_size: number of pieces, special ones included; the model comes out smaller if the texts do not have so many.
 
     Returns:
         Contents of a ``.model`` file.
 
     Raises:
-        BortError: if ``vocab_size`` is out of range or does not suit the texts; the library's message says which one would.
+        BortError: if ``vocab_size`` is out of range, or too small for the characters of the texts.
     """
     check_vocab_size(vocab_size)
     bos, pad, eos, unk, mask = Vocab.special_tokens
@@ -110,6 +110,7 @@ def train_model(texts: Iterable[str], vocab_size: int) -> bytes:
             pad_id=1,
             eos_id=2,
             unk_id=3,
+            hard_vocab_limit=False,
             max_sentence_length=1 << 30,  # the default would leave out longer lines without a word
             num_threads=_THREADS,
             minloglevel=2,

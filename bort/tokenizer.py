@@ -127,7 +127,7 @@ class Tokenizer:
             IndexError: if an id lies outside the vocabulary.
         """
         special = self.vocab.special_ids
-        ordinary = [int(index) for index in ids if index not in special]
+        ordinary = [index for index in np.asarray(ids, dtype=np.int64).tolist() if index not in special]
         if ordinary and not 0 <= min(ordinary) <= max(ordinary) < len(self.vocab):
             raise IndexError(f"ids {min(ordinary)} to {max(ordinary)} go beyond the vocabulary's 0 to {len(self.vocab) - 1}")
         return self._model.decode(ordinary)
@@ -180,17 +180,18 @@ def locate_files(path: Path | str) -> tuple[Path, ...]:
         raise BortError(f"{path}: cannot list it: {error.strerror}") from None
     tables = [name for name in names if re.fullmatch(r".+-[0-9a-f]{8}\.vocab", name)]
     ranks = [name for name in names if re.fullmatch(r".*bpe_ranks-[0-9a-f]{8}\.json", name)]
-    # GluonNLP keeps the tables of many models in one folder; where RoBERTa's is among them, it is the one with merges.
-    gluonnlp = tuple(PUBLISHED_FILES) if {*PUBLISHED_FILES} <= {*names} else (*tables, *ranks)
-    pairs = [pair for pair in ((VOCAB_FILE, MERGES_FILE), gluonnlp) if len(pair) == 2]
+    pairs = [(VOCAB_FILE, MERGES_FILE), tuple(PUBLISHED_FILES)]
+    # GluonNLP keeps the tables of many models in one folder; where RoBERTa's is among them, it is the one that the merges belong to.
+    if not {*PUBLISHED_FILES} <= {*names} and len(tables) == len(ranks) == 1:
+        pairs.append((tables[0], ranks[0]))
     found = [pair for pair in pairs if {*pair} <= {*names}] + [(name,) for name in names if name.endswith(".model")]
     if len(found) > 1:
         raise BortError(f"{path}: holds {len(found)} vocabularies ({', '.join(files[0] for files in found)}); give a directory with one")
     if not found:
-        for pair in ((VOCAB_FILE, MERGES_FILE), tuple(PUBLISHED_FILES)):
-            for present, absent in (pair, pair[::-1]):
-                if present in names:
-                    raise BortError(f"{path}: holds {present} but not {absent}; a vocabulary needs both")
+        for one, other in pairs:
+            if one in names or other in names:
+                present, absent = (one, other) if one in names else (other, one)
+                raise BortError(f"{path}: holds {present} but not {absent}; a vocabulary needs both")
     return tuple(path / name for files in found for name in files)
 
 

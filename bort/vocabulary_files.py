@@ -1,8 +1,8 @@
 """Where a vocabulary is found: a directory given, this project's, GluonNLP's or Hugging Face's folder, or a mirror.
 
 Notable: the hosts that served GluonNLP's files are gone, so RoBERTa's vocabulary is looked for wherever a user of MXNet or of Hugging Face
-may have it already. What is found under its name is checked to be it, token for token and merge for merge. Nothing is fetched from a network
-unless the environment variable ``BORT_VOCAB_MIRROR`` names a mirror.
+may have it already. What is found under its name is checked to be it, token for token and merge for merge. Nothing is fetched from a
+network unless the environment variable ``BORT_VOCAB_MIRROR`` names a mirror.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ output=${OUTPUT_DIR:-runs/pretraining}
 if [ "$training" = TEST ]; then
     output=${OUTPUT_DIR:-runs/test}
     work=$output/input
-    "$bort" vocab train --input test_data/corpus/*.txt --output "$work/vocab" --vocab_size 800
+    [ -d "$work/vocab" ] || "$bort" vocab train --input test_data/corpus/*.txt --output "$work/vocab" --vocab_size 800
     for part in corpus heldout; do
         "$bort" data --input "test_data/$part" --output "$work/$part" --vocab "$work/vocab" --max_seq_length 64
     done

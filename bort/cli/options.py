@@ -41,7 +41,9 @@ def get_settings(settings: type[SettingsT], arguments: argparse.Namespace) -> Se
 
 def add_vocabulary_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--vocab`` and ``--dataset_name``, which every verb that needs a vocabulary takes."""
-    parser.add_argument("--vocab", metavar="DIR", help="folder with vocab.json and merges.txt, or a SentencePiece model")
+    parser.add_argument(
+        "--vocab", metavar="DIR", help="folder with vocab.json and merges.txt or GluonNLP's two files, or a SentencePiece .model"
+    )
     parser.add_argument("--dataset_name", metavar="NAME", help="name of a published vocabulary, looked for in the usual places")
 
 

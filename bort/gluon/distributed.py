@@ -14,6 +14,8 @@ from typing import Any
 
 import mxnet as mx
 
+from bort.errors import BortError
+
 _LAUNCHER_VARIABLES = ("HOROVOD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
@@ -44,8 +46,19 @@ class Workers:
             self.horovod.broadcast_parameters(dict(parameters), root_rank=0)
 
     def device(self, use_gpu: bool) -> mx.Context:
-        """The device of this worker: the CPU, or the GPU of its local rank."""
-        return mx.gpu(self.local_rank) if use_gpu else mx.cpu()
+        """The device of this worker: the CPU, or the GPU of its local rank.
+
+        Raises:
+            BortError: if MXNet finds no such GPU.
+        """
+        if not use_gpu:
+            return mx.cpu()
+        if mx.context.num_gpus() <= self.local_rank:
+            raise BortError(
+                f"worker {self.rank} needs GPU {self.local_rank}, MXNet finds {mx.context.num_gpus()}; leave out --gpu, "
+                "start fewer workers, or install MXNet for your GPU: see the README's troubleshooting"
+            )
+        return mx.gpu(self.local_rank)
 
 
 def join_workers() -> Workers:

@@ -12,6 +12,7 @@ import pytest
 
 from bort import BortClassifier, BortConfig, BortError, BortModel, get_bort_model
 from bort.config import ARCHITECTURES
+from bort.gluon.distributed import Workers
 from bort.gluon.losses import MaskedLoss
 from bort.gluon.parameters import get_arrays, load_parameters, named_parameters
 from bort.hugging_face_names import from_hugging_face
@@ -229,3 +230,24 @@ def test_mxnet_imports_after_bort_without_help_from_the_environment():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.stdout == "2.0\n", result.stderr
+
+
+def test_a_vocabulary_may_be_given_in_several_ways(tokenizer, tmp_path, monkeypatch):
+    config = BortConfig(**{**TINY.__dict__, "vocab_size": len(tokenizer.vocab)})
+    tokenizer.save(tmp_path / "vocab")
+    for vocab in (tokenizer, tokenizer.vocab, tmp_path / "vocab", str(tmp_path / "vocab")):
+        assert get_bort_model(config, vocab=vocab)[1] == tokenizer.vocab
+    with pytest.raises(BortError, match=r"the vocabulary has 400 tokens, the model 1000"):
+        get_bort_model(TINY, vocab=tokenizer)
+    monkeypatch.chdir(tmp_path)
+    for variable in ("MXNET_HOME", "HF_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "nowhere"))
+    with pytest.raises(BortError, match=r"no vocabulary \"openwebtext_ccnews_stories_books_cased\" in model/"):
+        get_bort_model(dataset_name="openwebtext_ccnews_stories_books_cased")
+
+
+def test_a_gpu_that_is_not_there_is_an_error_of_one_line():
+    if mx.context.num_gpus():
+        pytest.skip("this machine has a GPU that MXNet can use")
+    with pytest.raises(BortError, match=r"needs GPU 0, MXNet finds 0; leave out --gpu"):
+        Workers().device(use_gpu=True)
