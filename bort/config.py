@@ -52,8 +52,12 @@ class BortConfig:
             value = getattr(self, field.name)
             if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise BortError(f"{field.name} must be a positive integer, got {value!r}")
+            if field.type == "float" and (not isinstance(value, int | float) or isinstance(value, bool)):
+                raise BortError(f"{field.name} must be a number, got {value!r}")
         if self.hidden_size % self.num_attention_heads:
             raise BortError(f"num_attention_heads {self.num_attention_heads} does not divide hidden_size {self.hidden_size}")
+        if not (self.layer_norm_eps > 0 and self.decoder_layer_norm_eps > 0):
+            raise BortError(f"layer_norm_eps must be a positive number, got {min(self.layer_norm_eps, self.decoder_layer_norm_eps)}")
         if not 0.0 <= self.hidden_dropout_prob < 1.0:
             raise BortError(f"hidden_dropout_prob must lie in [0, 1), got {self.hidden_dropout_prob!r}")
 

@@ -7,8 +7,8 @@ that predicting needs nothing but the folder. The folder appears whole or not at
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,33 @@ CONFIG_FILE, PARAMETERS_FILE = "config.json", "bort.params"
 
 
 @dataclass(frozen=True)
+class TrainedTask:
+    """What a classifier was fine-tuned for.
+
+    Attributes:
+        name: of the task.
+        labels: its classes in the order of the outputs; None for a regression.
+        max_len: longest input, special tokens included.
+    """
+
+    name: str
+    labels: tuple[str | int, ...] | None
+    max_len: int
+
+
+@dataclass(frozen=True)
 class ModelDirectory:
     """What a model folder says of itself.
 
     Attributes:
         path: the folder.
         config: sizes.
-        task: the fields stored by fine-tuning; empty for a pre-trained model.
+        task: what it was fine-tuned for; None for a pre-trained model.
     """
 
     path: Path
     config: BortConfig
-    task: Mapping[str, Any]
+    task: TrainedTask | None
 
     @property
     def parameters(self) -> Path:
@@ -64,10 +79,16 @@ def read_model_directory(path: Path | str) -> ModelDirectory:
     config = BortConfig.from_json(path / CONFIG_FILE)
     if not (path / PARAMETERS_FILE).is_file():
         raise BortError(f"{path}: no {PARAMETERS_FILE}; a model folder holds {CONFIG_FILE}, {PARAMETERS_FILE} and a vocabulary")
-    task = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8")).get("task", {})
-    if not isinstance(task, dict):
-        raise BortError(f"{path / CONFIG_FILE}: task must be a JSON object")
-    return ModelDirectory(path, config, task)
+    stored = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8")).get("task")
+    return ModelDirectory(path, config, None if stored is None else _read_task(path / CONFIG_FILE, stored))
+
+
+def _read_task(path: Path, stored: Any) -> TrainedTask:
+    """Check the fields that fine-tuning stored."""
+    match stored:
+        case {"name": str(name), "labels": None | list() as labels, "max_len": int(max_len)}:
+            return TrainedTask(name, None if labels is None else tuple(labels), max_len)
+    raise BortError(f"{path}: task must hold name, labels and max_len as fine-tuning writes them; copy the folder again")
 
 
 def write_model_directory(
@@ -75,20 +96,16 @@ def write_model_directory(
     config: BortConfig,
     parameters: Mapping[str, np.ndarray],
     tokenizer: Tokenizer,
-    task: Mapping[str, Any] | None = None,
-    write_more: Callable[[Path], None] | None = None,
+    task: TrainedTask | None = None,
 ) -> None:
     """Write a model folder, whole or not at all.
 
     Args:
         parameters: under published names.
-        task: fields of a fine-tuned classifier.
-        write_more: called with the folder while it is still being made, to add files of its own.
+        task: what a classifier was fine-tuned for.
     """
-    fields = config.to_dict() | ({"task": dict(task)} if task else {})
+    fields = config.to_dict() | ({"task": asdict(task)} if task else {})
     with whole_directory(path) as partial:
         (partial / CONFIG_FILE).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         write_parameters(partial / PARAMETERS_FILE, parameters)
         tokenizer.save(partial)
-        if write_more is not None:
-            write_more(partial)

@@ -6,6 +6,7 @@ that do not.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +87,7 @@ class DistillationSettings:
 
     def __post_init__(self) -> None:
         _positive(self, "distillation_temperature")
+        _at_least(self, 0, "mlm_weight", "teacher_ce_weight")
         if self.kd_loss not in KD_LOSSES:
             raise BortError(f"kd_loss must be one of {', '.join(KD_LOSSES)}, got {self.kd_loss}")
 
@@ -162,17 +164,19 @@ class FinetuningSettings:
         _at_least(self, 0, "seed")
         _positive(self, "lr")
         _in_unit_interval(self, "warmup_ratio")
+        if not 0.0 <= self.dropout < 1.0:
+            raise BortError(f"dropout must lie in [0, 1), got {self.dropout}")
 
 
 def _at_least(settings: Any, lowest: float, *names: str) -> None:
     for name in names:
-        if not getattr(settings, name) >= lowest:
+        if not lowest <= getattr(settings, name) < math.inf:
             raise BortError(f"{name} must be at least {lowest}, got {getattr(settings, name)}")
 
 
 def _positive(settings: Any, *names: str) -> None:
     for name in names:
-        if not getattr(settings, name) > 0:
+        if not 0 < getattr(settings, name) < math.inf:
             raise BortError(f"{name} must be positive, got {getattr(settings, name)}")
 
 

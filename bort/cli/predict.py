@@ -52,16 +52,16 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.batch_size < 1:
         raise BortError(f"batch_size must be at least 1, got {arguments.batch_size}")
     model = read_model_directory(arguments.checkpoint)
-    if not model.task:
+    if model.task is None:
         raise BortError(f"{arguments.checkpoint}: a pre-trained model without a classifier; fine-tune it first: bort finetune --help")
-    trained = get_task(model.task["name"], arguments.data_root)
-    if list(trained.labels or []) != list(model.task["labels"] or []):
-        raise BortError(f"{arguments.checkpoint}: its labels {model.task['labels']} are not those of {trained.name}, {trained.labels}")
+    trained = get_task(model.task.name, arguments.data_root)
+    if trained.labels != model.task.labels:
+        raise BortError(f"{arguments.checkpoint}: its labels {model.task.labels} are not those of {trained.name}, {trained.labels}")
     tokenizer = model.tokenizer()
     engine = build_engine(
         model.config, trained.num_classes, trained.is_regression, 0.0, OptimizerSettings(), seed=0, classifier_parameters=model.parameters
     )
-    max_len = int(model.task["max_len"])
+    max_len = model.task.max_len
     if arguments.task is not None:
         task = get_task(arguments.task, arguments.data_root)
         if trained.name not in (task.name, task.predicted_by):

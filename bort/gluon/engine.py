@@ -45,7 +45,8 @@ class GluonEngine:
         self._updates = 0
 
     def _to_device(self, *arrays: np.ndarray) -> list[mx.nd.NDArray]:
-        return [mx.nd.array(array, ctx=self._ctx, dtype="float32") for array in arrays]
+        # Not mx.nd.array: it waits for its turn in the queue of the CPU's worker, and so for all that was queued before.
+        return [mx.nd.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).as_in_context(self._ctx) for array in arrays]
 
     def _accumulate(self, loss_block: HybridBlock, inputs: Sequence[mx.nd.NDArray], seed: int) -> None:
         """Queue forward and backward with the dropout of ``seed``."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bort.config import BortConfig
 from bort.engine import ClassifierEngine
 from bort.errors import BortError
-from bort.model_directory import write_model_directory
+from bort.model_directory import TrainedTask, write_model_directory
 from bort.randomness import dropout_seed
 from bort.settings import FinetuningSettings
 from bort.tasks import Example, Task
@@ -81,7 +81,7 @@ def finetune(
     global_batch = settings.batch_size * engine.world_size * settings.accumulate
     steps = steps_per_epoch(len(rows), global_batch)
     schedule = LinearSchedule(settings.lr, settings.epochs * steps, settings.warmup_ratio)
-    stored = {"name": task.name, "labels": task.labels, "max_len": max_len}
+    trained = TrainedTask(task.name, task.labels, max_len)
     is_first = engine.rank == 0
     best_epoch, best_score, best = 0, -np.inf, dict[str, dict[str, float]]()
     best_state: dict[str, np.ndarray] = {}
@@ -109,7 +109,7 @@ def finetune(
                 best_epoch, best_score, best = epoch + 1, own_score, metrics
                 best_state = {name: value for name, value in engine.state().items() if "/" not in name}
                 if is_first:
-                    write_model_directory(output / BEST_FOLDER, config, best_state, tokenizer, stored)
+                    write_model_directory(output / BEST_FOLDER, config, best_state, tokenizer, trained)
 
     files: list[Path] = []
     if is_first and len(test) == len(task.segment_names("test")):

@@ -9,7 +9,7 @@ import pytest
 
 from bort import BortConfig, BortError
 from bort.gluon.finetuning import build_engine
-from bort.model_directory import read_model_directory
+from bort.model_directory import TrainedTask, read_model_directory
 from bort.settings import FinetuningSettings, OptimizerSettings
 from bort.tasks import get_task
 from bort.training.finetune import encode_rows, finetune, predict
@@ -72,7 +72,7 @@ def test_the_best_epoch_is_on_disk_and_made_the_predictions(run, tokenizer, conf
     assert result.best_epoch == scores.index(max(scores)) + 1
     assert result.dev["dev"]["accuracy"] == max(scores)
     model = read_model_directory(tmp_path / "run" / "best")
-    assert dict(model.task) == {"name": "RTE", "labels": ["not_entailment", "entailment"], "max_len": 48}
+    assert model.task == TrainedTask("RTE", ("not_entailment", "entailment"), 48)
     engine = build_engine(config, 2, False, 0.0, OptimizerSettings(), 0, classifier_parameters=model.parameters)
     test = task.examples("test")
     again = predict(engine, task, encode_rows(test, tokenizer, 48), batch_size=3)

@@ -1,0 +1,60 @@
+"""Model folders: they go round, and what is missing or damaged is named."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from bort import BortConfig, BortError
+from bort.model_directory import TrainedTask, read_model_directory, write_model_directory
+from bort.parameters import read_parameters
+
+ARRAYS = {"word_embed.0.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
+TASK = {"name": "RTE", "labels": ["not_entailment", "entailment"], "max_len": 48}
+
+
+@pytest.fixture
+def folder(tokenizer, tmp_path):
+    config = BortConfig(hidden_size=64, vocab_size=len(tokenizer.vocab))
+    write_model_directory(tmp_path / "model", config, ARRAYS, tokenizer, TrainedTask("RTE", ("not_entailment", "entailment"), 48))
+    return tmp_path / "model"
+
+
+def test_everything_goes_round(folder, tokenizer):
+    model = read_model_directory(folder)
+    assert model.config == BortConfig(hidden_size=64, vocab_size=400)
+    assert model.task == TrainedTask("RTE", ("not_entailment", "entailment"), 48)
+    assert model.tokenizer().vocab == tokenizer.vocab
+    np.testing.assert_array_equal(read_parameters(model.parameters)["word_embed.0.weight"], ARRAYS["word_embed.0.weight"])
+    assert sorted(path.name for path in folder.iterdir()) == ["bort.params", "config.json", "merges.txt", "vocab.json"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "bort.params", "vocab.json"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(BortError, match=rf"{name.split('.')[0]}"):
+        read_model_directory(folder).tokenizer()
+
+
+def test_a_vocabulary_of_another_size_is_refused(folder):
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | {"vocab_size": 401}))
+    with pytest.raises(BortError, match=r"the vocabulary has 400 tokens, config\.json says 401"):
+        read_model_directory(folder).tokenizer()
+
+
+@pytest.mark.parametrize(
+    "task", [[], "RTE", {"name": "RTE"}, {"name": 3, "labels": None, "max_len": 9}, TASK | {"max_len": "48"}, TASK | {"labels": "yes"}]
+)
+def test_a_damaged_task_is_refused(folder, task):
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(fields | {"task": task}))
+    with pytest.raises(BortError, match=r"config\.json: task must hold name, labels and max_len"):
+        read_model_directory(folder)
+
+
+def test_a_model_without_a_task_has_none(tokenizer, tmp_path):
+    write_model_directory(tmp_path / "model", BortConfig(vocab_size=400), ARRAYS, tokenizer)
+    assert read_model_directory(tmp_path / "model").task is None
