@@ -23,7 +23,7 @@ step "Shards: whole sentences packed to 64 tokens"
 "$bort" data --input test_data/corpus --output "$run/shards" --vocab "$run/vocab" --max_seq_length 64 --num_outputs 2
 "$bort" data --input test_data/heldout --output "$run/heldout" --vocab "$run/vocab" --max_seq_length 64
 
-common=(--data "$run/shards" --data_eval "$run/heldout" --vocab "$run/vocab" --warmup_ratio 0.1 --log_interval 20 --eval_interval 60)
+common=(--data "$run/shards" --data_eval "$run/heldout" --vocab "$run/vocab" --warmup_ratio 0.3 --log_interval 20 --eval_interval 60)
 
 step "Teacher: RoBERTa of two layers, masked language modelling"
 "$bort" pretrain --model test_data/models/teacher.json --teacher_model none --output_dir "$run/teacher" "${common[@]}" \

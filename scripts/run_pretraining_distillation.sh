@@ -27,9 +27,9 @@ if [ "$training" = TEST ]; then
         "$bort" data --input "test_data/$part" --output "$work/$part" --vocab "$work/vocab" --max_seq_length 64
     done
     "$bort" pretrain --model test_data/models/teacher.json --teacher_model none --data "$work/corpus" --vocab "$work/vocab" \
-        --output_dir "$work/teacher" --num_steps 60 --batch_size 16 --lr 1e-3 --warmup_ratio 0.1
+        --output_dir "$work/teacher" --num_steps 60 --batch_size 16 --lr 1e-3 --warmup_ratio 0.3
     options=(--model test_data/models/student.json --teacher_model "$work/teacher/model" --data "$work/corpus" --data_eval "$work/heldout"
-        --vocab "$work/vocab" --num_steps 60 --lr 1e-3 --warmup_ratio 0.1 --ckpt_interval 30 "$@")
+        --vocab "$work/vocab" --num_steps 60 --lr 1e-3 --warmup_ratio 0.3 --ckpt_interval 30 "$@")
 else
     [ $# -ge 1 ] || usage
     options=(--data "$training" --data_eval "$1" --dataset_name openwebtext_ccnews_stories_books_cased)

@@ -51,19 +51,11 @@ def assert_same(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
         assert actual[name].tobytes() == array.tobytes()
 
 
-def to_mxnet(arrays: dict[str, np.ndarray]) -> dict[str, mx.nd.NDArray]:
-    return {name: mx.nd.array(array, dtype=array.dtype) for name, array in arrays.items()}
-
-
 def from_mxnet(path: Path) -> dict[str, np.ndarray]:
-    loaded = mx.nd.load(str(path))
     # MXNet gives a list where there are no names, and bfloat16 as raw halves, of a type of its own.
-    widened = (
-        {name: mx.nd.amp_cast(array, dtype="float32") for name, array in loaded.items() if isinstance(array.dtype, np.dtype)}
-        if loaded
-        else {}
-    )
-    return {name: widened.get(name, array).asnumpy() for name, array in loaded.items()} if loaded else {}
+    loaded = mx.nd.load(str(path)) or {}
+    wide = {name: mx.nd.amp_cast(array, dtype="float32") for name, array in loaded.items() if isinstance(array.dtype, np.dtype)}
+    return {name: array.asnumpy() for name, array in {**loaded, **wide}.items()}
 
 
 # Files made by hand.
@@ -77,6 +69,10 @@ def record(shape: tuple[int, ...], flag: int, elements: bytes, version: int = VE
 def params_file(records: list[bytes], names: list[bytes]) -> bytes:
     listed = b"".join(struct.pack("<Q", len(name)) + name for name in names)
     return struct.pack("<3Q", 0x112, 0, len(records)) + b"".join(records) + struct.pack("<Q", len(names)) + listed
+
+
+def one(content: bytes, name: bytes = b"x") -> bytes:
+    return params_file([content], [name])
 
 
 def safetensors_file(header: object, data: bytes = b"", padding: int = 0) -> bytes:
@@ -105,7 +101,7 @@ SMALL_SAFETENSORS = safetensors_file(
 def test_params_files_are_byte_for_byte_those_of_mxnet_and_read_alike(tmp_path, arrays):
     ours, theirs = tmp_path / "ours.params", tmp_path / "theirs.params"
     write_parameters(ours, arrays)
-    mx.nd.save(str(theirs), to_mxnet(arrays))
+    mx.nd.save(str(theirs), {name: mx.nd.array(array, dtype=array.dtype) for name, array in arrays.items()})
     assert ours.read_bytes() == theirs.read_bytes()
     assert_same(from_mxnet(ours), arrays)
     assert_same(read_parameters(theirs), arrays)
@@ -227,10 +223,8 @@ def test_bfloat16_is_widened_exactly_and_cannot_be_mapped(tmp_path):
 
 
 def test_content_decides_and_not_the_suffix(tmp_path):
-    path = tmp_path / "p.params"
-    write_parameters(path, {"x": SIX})
-    path.rename(tmp_path / "p.safetensors")
-    assert_same(read_parameters(tmp_path / "p.safetensors"), {"x": SIX})
+    (tmp_path / "p.safetensors").write_bytes(SMALL_PARAMS)
+    assert list(read_parameters(tmp_path / "p.safetensors")) == ["a", "b.c", "d"]
 
 
 def test_safetensors_whose_header_length_is_the_magic_number_of_mxnet(tmp_path):
@@ -351,9 +345,8 @@ def read_or_refuse(path: Path, content: bytes) -> dict[str, np.ndarray] | None:
     (end,) = ends
     if isinstance(end, dict):
         return end
-    message = re.fullmatch(r"(.*), offset (\d+): .+", str(end))
-    assert message[1] == str(path)
-    assert 0 <= int(message[2]) <= len(content)
+    message = re.fullmatch(rf"{re.escape(str(path))}, offset (\d+): .{{1,1000}}", str(end))
+    assert 0 <= int(message[1]) <= len(content)
     return None
 
 
@@ -373,15 +366,15 @@ def test_every_truncation_and_every_extension_is_refused(tmp_path, content):
 @pytest.mark.parametrize(
     "content",
     [
-        params_file([struct.pack("<2I3i", 1, 0, 1, 0, 3)] * 30_000, [b"%05d" % number for number in range(30_000)]),
-        safetensors_file({str(number): entry("U8", [0], 0, 0) for number in range(30_000)}),
-        safetensors_file(b'{"x":[' + b"{}," * 300_000 + b"{}]}"),
+        params_file([struct.pack("<2I3i", 1, 0, 1, 0, 3)] * 10_000, [b"%05d" % number for number in range(10_000)]),
+        safetensors_file({str(number): entry("U8", [0], 0, 0) for number in range(10_000)}),
+        safetensors_file(b'{"x":[' + b"{}," * 100_000 + b"{}]}"),
     ],
     ids=["params", "safetensors", "json"],
 )
 def test_a_multitude_of_empty_things_stays_within_the_bound(tmp_path, content):
     arrays = read_or_refuse(tmp_path / "p", content)
-    assert arrays is None or len(arrays) == 30_000
+    assert arrays is None or len(arrays) == 10_000
 
 
 def agrees_with_the_peer(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -424,43 +417,30 @@ def test_spliced_files_are_refused_or_read_as_the_formats_own_reader_reads_them(
 
 HUGE = 2**40
 BODY = SIX.tobytes()
+SOUND = record((2, 3), 0, BODY)
 WRONG_PARAMS = {
+    "truncated shape": (one(SOUND)[:44], 36, "array 1 of 1 needs 16 more bytes, 8 are left"),
     "more arrays than bytes": (struct.pack("<3Q", 0x112, 0, HUGE), 16, f"{HUGE} arrays do not fit into the 0 bytes left"),
     "reserved word": (struct.pack("<3Q", 0x112, 1, 0) + bytes(8), 0, "the file header is 0x112, 0x1"),
-    "huge array": (params_file([record((HUGE,), 0, BODY)], [b"x"]), 56, f"array 1 of 1 needs {4 * HUGE} more bytes, 41 are left"),
-    "overflowing product": (params_file([record((2**62, 2**62), 0, BODY)], [b"x"]), 64, "array 1 of 1 has an impossible shape"),
-    "overflow behind a zero": (params_file([record((0, 2**62), 0, b"")], [b"x"]), 64, "impossible shape, (0, 4611686018427387904)"),
-    "negative dimension": (params_file([record((-2, -3), 0, BODY)], [b"x"]), 64, "impossible shape, (-2, -3)"),
-    "dimensions": (params_file([record((1,) * 33, 0, b"\0\0\0\0")], [b"x"]), 24, "has 33 dimensions"),
-    "negative number of dimensions": (params_file([struct.pack("<Iii", VERSION_3, 0, -1)], [b"x"]), 24, "has -1 dimensions"),
-    "uninitialised": (params_file([struct.pack("<Iii", VERSION_2, 0, 0) + bytes(8)], [b"x"]), 24, "has no shape: it was never initialised"),
-    "row sparse": (params_file([record((2, 3), 0, BODY, storage=1)], [b"x"]), 28, "is sparse, which is not supported"),
-    "storage type": (params_file([record((2, 3), 0, BODY, storage=9)], [b"x"]), 28, "unknown storage type 9"),
-    "version": (params_file([struct.pack("<I", 0xF993FACB) + bytes(20)], [b"x"]), 24, "unknown version 0xf993facb"),
-    "element type": (params_file([record((2, 3), 8, BODY)], [b"x"]), 60, "unknown element type 8"),
-    "no names": (params_file([record((2, 3), 0, BODY)], []), 88, "1 arrays, but 0 names; save a dict"),
-    "too many names": (params_file([record((2, 3), 0, BODY)], [b"x", b"y"]), 88, "1 arrays, but 2 names"),
-    "long name": (
-        params_file([record((2, 3), 0, BODY)], [b"x"])[:-9] + struct.pack("<Q", HUGE) + b"x",
-        96,
-        f"{HUGE} bytes of a name do not fit",
-    ),
-    "name not UTF-8": (params_file([record((2, 3), 0, BODY)], [b"ab\xff"]), 106, "a name is not UTF-8"),
-    "name with zero": (params_file([record((2, 3), 0, BODY)], [b"a\0b"]), 96, "holds a zero byte"),
+    "huge array": (one(record((HUGE,), 0, BODY)), 56, f"array 1 of 1 needs {4 * HUGE} more bytes, 41 are left"),
+    "overflowing product": (one(record((2**62, 2**62), 0, BODY)), 64, "array 1 of 1 has an impossible shape"),
+    "overflow behind a zero": (one(record((0, 2**62), 0, b"")), 64, "impossible shape, (0, 4611686018427387904)"),
+    "negative dimension": (one(record((-2, -3), 0, BODY)), 64, "impossible shape, (-2, -3)"),
+    "dimensions": (one(record((1,) * 33, 0, b"\0\0\0\0")), 24, "has 33 dimensions"),
+    "negative number of dimensions": (one(struct.pack("<Iii", VERSION_3, 0, -1)), 24, "has -1 dimensions"),
+    "uninitialised": (one(struct.pack("<Iii", VERSION_2, 0, 0) + bytes(8)), 24, "has no shape: it was never initialised"),
+    "row sparse": (one(record((2, 3), 0, BODY, storage=1)), 28, "is sparse, which is not supported"),
+    "storage type": (one(record((2, 3), 0, BODY, storage=9)), 28, "unknown storage type 9"),
+    "version": (one(struct.pack("<I", 0xF993FACB) + bytes(20)), 24, "unknown version 0xf993facb"),
+    "element type": (one(record((2, 3), 8, BODY)), 60, "unknown element type 8"),
+    "no names": (params_file([SOUND], []), 88, "1 arrays, but 0 names; save a dict"),
+    "too many names": (params_file([SOUND], [b"x", b"y"]), 88, "1 arrays, but 2 names"),
+    "long name": (one(SOUND)[:-9] + struct.pack("<Q", HUGE) + b"x", 96, f"{HUGE} bytes of a name do not fit"),
+    "name not UTF-8": (one(SOUND, b"ab\xff"), 106, "a name is not UTF-8"),
+    "name with zero": (one(SOUND, b"a\0b"), 96, "holds a zero byte"),
     "repeated name": (params_file([record((1,), 3, b"1"), record((1,), 3, b"2")], [b"x", b"x"]), 107, "a second array is called 'x'"),
-    "trailing bytes": (params_file([record((2, 3), 0, BODY)], [b"x"]) + b"more", 105, "4 bytes follow the last name"),
+    "trailing bytes": (one(SOUND) + b"more", 105, "4 bytes follow the last name"),
 }
-
-
-@pytest.mark.parametrize(("content", "offset", "message"), WRONG_PARAMS.values(), ids=WRONG_PARAMS)
-def test_a_wrong_params_file_is_refused_saying_where_and_why(tmp_path, content, offset, message):
-    assert read_or_refuse(tmp_path / "p.params", content) is None
-    with pytest.raises(BortError) as caught:
-        read_parameters(tmp_path / "p.params")
-    assert f"p.params, offset {offset}: " in str(caught.value)
-    assert message in str(caught.value)
-
-
 WRONG_SAFETENSORS = {
     "long header": (struct.pack("<Q", HUGE) + b"{}", 0, f"{HUGE} bytes of header do not fit into the 2 bytes left"),
     "not UTF-8": (safetensors_file(b'{"\xff": 1}'), 10, "the header is not UTF-8"),
@@ -483,25 +463,28 @@ WRONG_SAFETENSORS = {
     "overflow behind a zero": (safetensors_file({"x": entry("F32", [0, 2**62], 0, 0)}), 8, "impossible shape"),
     "dimensions": (safetensors_file({"x": entry("U8", [1] * 33, 0, 1)}, b"1"), 8, "impossible shape"),
     "shape and offsets": (safetensors_file({"x": entry("F32", [3], 0, 8)}, bytes(8)), 8, "does not fill its data_offsets 0–8"),
+    "endless name": (safetensors_file({"x\n" * 100_000: entry("U8", [1], 0, 2)}, b"12"), 8, "x\\n…' has a shape that does not fill"),
     "backward offsets": (safetensors_file({"x": entry("U8", [1], 1, 0)}, b"1"), 8, "does not fill its data_offsets 1–0"),
     "beyond the end": (safetensors_file({"x": entry("U8", [HUGE], 0, HUGE)}, b"1"), 93, f"the tensors end at {92 + HUGE}, the file at 93"),
-    "overlap": (
-        safetensors_file({"x": entry("U8", [2], 0, 2), "y": entry("U8", [2], 1, 3)}, b"123"),
-        129,
-        "'y' overlaps the tensor before it",
-    ),
-    "gap": (safetensors_file({"x": entry("U8", [1], 0, 1), "y": entry("U8", [1], 2, 3)}, b"123"), 129, "'y' leaves a gap before it"),
+    "overlap": (safetensors_file({"x": entry("U8", [2], 0, 2), "y": entry("U8", [2], 1, 3)}, b"123"), 129, "'y' overlaps the tensor"),
+    "gap": (safetensors_file({"x": entry("U8", [1], 0, 1), "y": entry("U8", [1], 2, 3)}, b"123"), 129, "'y' leaves a gap"),
     "trailing bytes": (safetensors_file({"x": entry("U8", [1], 0, 1)}, b"123"), 69, "the tensors end at 69, the file at 71"),
 }
 
 
-@pytest.mark.parametrize(("content", "offset", "message"), WRONG_SAFETENSORS.values(), ids=WRONG_SAFETENSORS)
-@pytest.mark.parametrize("reader", [read_parameters, map_safetensors])
-def test_a_wrong_safetensors_file_is_refused_saying_where_and_why(tmp_path, reader, content, offset, message):
-    assert read_or_refuse(tmp_path / "p.safetensors", content) is None
+@pytest.mark.parametrize(
+    ("reader", "content", "offset", "message"),
+    [
+        pytest.param(reader, *case, id=f"{reader.__name__}-{name}")
+        for reader, cases in [(read_parameters, WRONG_PARAMS), (read_parameters, WRONG_SAFETENSORS), (map_safetensors, WRONG_SAFETENSORS)]
+        for name, case in cases.items()
+    ],
+)
+def test_a_wrong_file_is_refused_saying_where_and_why(tmp_path, reader, content, offset, message):
+    assert read_or_refuse(tmp_path / "file", content) is None
     with pytest.raises(BortError) as caught:
-        reader(tmp_path / "p.safetensors")
-    assert f"p.safetensors, offset {offset}: " in str(caught.value)
+        reader(tmp_path / "file")
+    assert f"/file, offset {offset}: " in str(caught.value)
     assert message in str(caught.value)
 
 
@@ -511,15 +494,6 @@ def test_a_safetensors_header_begins_with_a_brace(tmp_path, text):
     path.write_bytes(safetensors_file(text))
     with pytest.raises(BortError, match="offset 8: the header is not a JSON object"):
         map_safetensors(path)
-
-
-def test_a_name_of_any_length_makes_a_short_message(tmp_path):
-    path = tmp_path / "p.safetensors"
-    path.write_bytes(safetensors_file({"x\n" * 100_000: entry("U8", [1], 0, 2)}, b"12"))
-    with pytest.raises(BortError, match="does not fill its data_offsets") as caught:
-        read_parameters(path)
-    assert len(str(caught.value)) < 1000 + len(str(path))
-    assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path, monkeypatch):

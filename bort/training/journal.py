@@ -48,7 +48,7 @@ class Journal:
         self._bar.update()
 
     def record(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Add an entry.
+        """Add an entry; an evaluation is also printed.
 
         Args:
             step: updates done so far.
@@ -62,12 +62,12 @@ class Journal:
         self._lines.flush()
         for name, value in values.items():
             self._events.add_scalar(f"{kind}/{name}", value, step)
-        self._bar.set_postfix({name: f"{value:.4g}" for name, value in list(values.items())[:3]}, refresh=False)
-
-    def say(self, message: str) -> None:
-        """Print a line without tearing the bar."""
-        if self._run is not None:
-            self._bar.write(message)
+        shown = {name: f"{value:.4g}" for name, value in values.items()}
+        if kind == "eval":
+            # A line of its own, also where there is no terminal and so no bar.
+            self._bar.write(f"step {step}/{self._bar.total}  " + "  ".join(f"{name} {value}" for name, value in shown.items()))
+        else:
+            self._bar.set_postfix(dict(list(shown.items())[:3]), refresh=False)
 
     def __enter__(self) -> Journal:
         return self
