@@ -17,6 +17,9 @@ from typing import Any
 
 from bort.errors import BortError
 
+# Far beyond every encoder there is; a configuration that says more is damaged, and building it would take memory and time without end.
+_LARGEST, _MOST_LAYERS = 2**20, 1000
+
 
 @dataclass(frozen=True)
 class BortConfig:
@@ -50,10 +53,16 @@ class BortConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise BortError(f"{field.name} must be a positive integer, got {value!r}")
+            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST):
+                raise BortError(f"{field.name} must be an integer from 1 to {_LARGEST}, got {value!r}")
             if field.type == "float" and (not isinstance(value, int | float) or isinstance(value, bool)):
                 raise BortError(f"{field.name} must be a number, got {value!r}")
+        if self.num_hidden_layers > _MOST_LAYERS:
+            raise BortError(f"num_hidden_layers must be at most {_MOST_LAYERS}, got {self.num_hidden_layers}")
+        # MXNet counts the elements of an array in 31 bits.
+        widest = max(self.vocab_size, self.intermediate_size, self.hidden_size, self.max_position_embeddings)
+        if widest * self.hidden_size >= 2**31:
+            raise BortError(f"a matrix of {widest} × hidden_size {self.hidden_size} is too large for one array")
         if self.hidden_size % self.num_attention_heads:
             raise BortError(f"num_attention_heads {self.num_attention_heads} does not divide hidden_size {self.hidden_size}")
         if not (self.layer_norm_eps > 0 and self.decoder_layer_norm_eps > 0):
@@ -72,13 +81,22 @@ class BortConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> BortConfig:
-        """Take the fields we know from a Hugging Face ``BertConfig`` or ``RobertaConfig``; others are ignored.
+        """Take what describes this encoder from a Hugging Face ``BertConfig`` or ``RobertaConfig``; training options are ignored.
+
+        A RoBERTa counts two positions that it never uses, and has one epsilon for all its LayerNorms.
 
         Raises:
-            BortError: as the constructor.
+            BortError: as the constructor, and if the fields describe an encoder of another kind.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in fields.items() if name in known})
+        for name, supported in (("hidden_act", "gelu"), ("type_vocab_size", 1), ("position_embedding_type", "absolute")):
+            if fields.get(name, supported) != supported:
+                raise BortError(f"{name} {fields[name]!r} is not supported, only {supported!r}")
+        known = {field.name: fields[field.name] for field in dataclasses.fields(cls) if field.name in fields}
+        if fields.get("model_type") == "roberta":
+            known["decoder_layer_norm_eps"] = known.get("layer_norm_eps", cls.layer_norm_eps)
+            if isinstance(known.get("max_position_embeddings"), int):
+                known["max_position_embeddings"] -= 2
+        return cls(**known)
 
     @classmethod
     def from_json(cls, path: Path | str) -> BortConfig:
@@ -92,7 +110,7 @@ class BortConfig:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise BortError(f"{path}: cannot read the configuration: {error.strerror}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BortError(f"{path}: not JSON: {error}") from None
         if not isinstance(fields, dict):
             raise BortError(f"{path}: a configuration is a JSON object, found {type(fields).__name__}")

@@ -2,7 +2,7 @@
 
 A loop decides which batch, which learning rate, and when to log, evaluate, checkpoint and stop. An engine owns device memory: parameters,
 optimiser state, accumulated gradients, all-reduce. What crosses the seam is NumPy, under published parameter names, so that neither a loop
-nor a checkpoint knows which framework ran. ``accumulate`` and ``update`` only queue work; ``drain`` is the one place that waits for it.
+nor a checkpoint knows which framework ran. ``accumulate``, ``update`` and ``evaluate`` only queue work; what returns numbers waits for it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ClassificationBatch:
 
 
 class Engine(Protocol[BatchT]):
-    """One worker's share of a model in training."""
+    """One worker's share of a model in training. Every worker makes the same calls in the same order."""
 
     rank: int
     world_size: int
@@ -69,14 +69,17 @@ class Engine(Protocol[BatchT]):
     def update(self, learning_rate: float) -> None:
         """Queue all-reduce, division by the weight of the global batch, clipping and one optimiser step."""
 
-    def evaluate(self, batch: BatchT) -> None:
-        """Queue a forward pass in evaluation mode that adds to the running sums."""
-
     def drain(self) -> dict[str, float]:
-        """Wait, and return the running sums over all workers since the last call."""
+        """Running sums over all workers since the last call."""
+
+    def agree(self, number: int) -> int:
+        """The number that worker 0 gave, on every worker."""
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Parameters under their published names."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """Parameters under their published names; optimiser moments under ``mean/<name>`` and ``variance/<name>``."""
+        """Parameters, and optimiser moments under ``mean/<name>`` and ``variance/<name>``."""
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Take parameters, and moments where ``state`` has them.
@@ -86,8 +89,19 @@ class Engine(Protocol[BatchT]):
         """
 
 
-class ClassifierEngine(Engine[ClassificationBatch], Protocol):
-    """An engine that can also label rows."""
+class PretrainingEngine(Engine[PretrainingBatch], Protocol):
+    """An engine that can also be judged on held-out text."""
+
+    def evaluate(self, batch: PretrainingBatch) -> None:
+        """Queue a forward pass in evaluation mode that adds to the running sums."""
+
+
+class Predictor(Protocol):
+    """What labels rows."""
 
     def predict(self, batch: ClassificationBatch) -> NDArray[np.float32]:
         """Logits (B, num_classes) in evaluation mode; one score a row, (B, 1), for a regression."""
+
+
+class ClassifierEngine(Engine[ClassificationBatch], Predictor, Protocol):
+    """An engine that can also label rows."""

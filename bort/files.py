@@ -7,6 +7,7 @@ dot and ends in ``.partial``, which nothing reads.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -22,9 +23,11 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     Missing parent folders are made.
 
     Raises:
-        OSError: if the folder cannot be written.
+        OSError: if the folder cannot be written, or ``path`` is a directory.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     os.close(descriptor)
@@ -44,10 +47,14 @@ def whole_file(path: Path | str) -> Iterator[Path]:
 def whole_directory(path: Path | str) -> Iterator[Path]:
     """Yield a temporary directory to fill; on a clean exit it becomes ``path``, replacing a directory of that name.
 
+    A link to a directory stays a link, and what it points to is replaced.
+
     Raises:
-        OSError: if the folder cannot be written.
+        OSError: if the folder cannot be written, or ``path`` is something else than a directory.
     """
-    path = Path(path)
+    path = Path(path).resolve()
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
@@ -55,11 +62,16 @@ def whole_directory(path: Path | str) -> Iterator[Path]:
         for file in sorted(partial.rglob("*")):
             _flush_to_disk(file)
         partial.chmod(0o777 & ~_umask())
+        _flush_to_disk(partial)
         if path.exists():
-            # rename() cannot replace a directory that holds files, so the old one steps aside first; it is whole under either name.
-            retired = partial.with_name(partial.name.removesuffix(".partial") + ".retired.partial")
+            # rename() cannot replace a directory that holds files, so the old one steps aside first, and back if the new one cannot come.
+            retired = partial.with_name(f"{partial.name.removesuffix('.partial')}.retired.partial")
             path.rename(retired)
-            partial.rename(path)
+            try:
+                partial.rename(path)
+            except OSError:
+                retired.rename(path)
+                raise
             shutil.rmtree(retired)
         else:
             partial.rename(path)

@@ -6,6 +6,7 @@ that predicting needs nothing but the folder. The folder appears whole or not at
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bort.config import BortConfig
+from bort.config import BortConfig, resolve_config
 from bort.errors import BortError
 from bort.files import whole_directory
 from bort.parameters import write_parameters
@@ -80,13 +81,15 @@ def read_model_directory(path: Path | str) -> ModelDirectory:
     if not (path / PARAMETERS_FILE).is_file():
         raise BortError(f"{path}: no {PARAMETERS_FILE}; a model folder holds {CONFIG_FILE}, {PARAMETERS_FILE} and a vocabulary")
     stored = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8")).get("task")
-    return ModelDirectory(path, config, None if stored is None else _read_task(path / CONFIG_FILE, stored))
+    return ModelDirectory(path, config, None if stored is None else _read_task(path / CONFIG_FILE, stored, config))
 
 
-def _read_task(path: Path, stored: Any) -> TrainedTask:
+def _read_task(path: Path, stored: Any, config: BortConfig) -> TrainedTask:
     """Check the fields that fine-tuning stored."""
     match stored:
-        case {"name": str(name), "labels": None | list() as labels, "max_len": int(max_len)}:
+        case {"name": str(name), "labels": None | list() as labels, "max_len": int(max_len)} if (
+            5 <= max_len <= config.max_position_embeddings
+        ):
             return TrainedTask(name, None if labels is None else tuple(labels), max_len)
     raise BortError(f"{path}: task must hold name, labels and max_len as fine-tuning writes them; copy the folder again")
 
@@ -109,3 +112,52 @@ def write_model_directory(
         (partial / CONFIG_FILE).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         write_parameters(partial / PARAMETERS_FILE, parameters)
         tokenizer.save(partial)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model to build.
+
+    Attributes:
+        name: what the user called it, for messages.
+        config: its sizes.
+        parameters: its file; None draws them at random.
+    """
+
+    name: str
+    config: BortConfig
+    parameters: Path | None
+
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the parameter file, None without one; what a run depends on, whatever the file is called.
+
+        Raises:
+            BortError: if the file cannot be read.
+        """
+        if self.parameters is None:
+            return None
+        try:
+            digest = hashlib.sha256()
+            with self.parameters.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+            return digest.hexdigest()
+        except OSError as error:
+            raise BortError(f"{self.parameters}: cannot read: {error.strerror}") from None
+
+
+def find_model(name: str, parameters: str | None) -> ModelSource:
+    """The model that a user names: a model folder, with its own parameters unless others are given, or an architecture.
+
+    Args:
+        name: a model folder, an architecture, or a ``config.json``.
+        parameters: file that overrides the folder's.
+
+    Raises:
+        BortError: if the name is none of these, or the folder is incomplete.
+    """
+    path = Path(name)
+    if parameters is not None or not path.is_dir():
+        return ModelSource(name, resolve_config(name), None if parameters is None else Path(parameters))
+    model = read_model_directory(path)
+    return ModelSource(name, model.config, model.parameters)

@@ -1,14 +1,17 @@
 """Randomness as a function of where one is, not of how long a process has lived.
 
 Every draw of the project comes from a generator that is made for one place: a purpose and a few coordinates such as (seed, epoch,
-sequence). Two purposes never share a stream. So a run resumes without saved generator state, and the number of workers changes nothing.
+sequence). Two purposes never share a stream. So a run resumes without saved generator state, and order and masks do not depend on the
+number of workers; dropout does, since each worker draws its own.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Purpose(IntEnum):
@@ -24,6 +27,12 @@ class Purpose(IntEnum):
 def generator(purpose: Purpose, *coordinates: int) -> np.random.Generator:
     """The generator of ``purpose`` at ``coordinates``, each at least 0."""
     return np.random.default_rng([int(purpose), *coordinates])
+
+
+@lru_cache(maxsize=4)
+def epoch_order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
+    """The shuffle of an epoch of ``size`` things: (size,), each number once; not to be written to."""
+    return generator(Purpose.ORDER, seed, epoch).permutation(size)
 
 
 def dropout_seed(seed: int, step: int, micro_batch: int, rank: int) -> int:

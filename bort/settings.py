@@ -35,6 +35,9 @@ class ShardSettings:
         _at_least(self, 4, "max_seq_length")
         _at_least(self, 1, "num_outputs")
         _at_least(self, 0, "seed")
+        for name, most in (("max_seq_length", 2**20), ("num_outputs", 9999)):
+            if getattr(self, name) > most:
+                raise BortError(f"{name} must be at most {most}, got {getattr(self, name)}")
         _in_unit_interval(self, "short_seq_prob")
 
 

@@ -19,10 +19,10 @@ if importlib.util.find_spec("bort") is None:
         sys.exit(f"create_pretraining_data: error: Bort is not installed in {environment}; run scripts/setup_env.sh first")
     os.execv(environment / "bin" / "python", [str(environment / "bin" / "python"), *sys.argv])
 
-from bort.cli import main
+from bort.cli import OneLineParser, main
 from bort.settings import ShardSettings
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+parser = OneLineParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 parser.add_argument("--input_file", required=True, help="files, patterns or folders, separated by commas")
 parser.add_argument("--output_dir", required=True, help="folder for the shards")
 parser.add_argument("--dataset_name", default="openwebtext_ccnews_stories_books_cased", help="name of a published vocabulary")

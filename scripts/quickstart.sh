@@ -8,8 +8,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup_env.sh
 run=${1:-runs/quickstart}
 bort=.venv/bin/bort
+if [ -e "$run" ] && [ ! -e "$run/.quickstart" ]; then
+    echo "quickstart: error: $run exists and no quick start made it; give another folder" >&2
+    exit 2
+fi
 rm -rf "$run"
 mkdir -p "$run"
+touch "$run/.quickstart"
 step() { printf '\n── %s (%d s)\n' "$*" "$SECONDS"; }
 
 # Two workers share the cores; more threads than cores would only slow both.

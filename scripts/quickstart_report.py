@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from bort.files import whole_file
 from bort.tasks import get_task
 from bort.tasks.metrics import majority_score
 from bort.training.journal import read_metrics
@@ -51,7 +52,8 @@ for axes, title in ((loss_axes, "training MLM loss"), (accuracy_axes, "held-out 
     axes.set_title(title)
     axes.set_xlabel("step")
     axes.legend()
-figure.savefig(run / "curves.png", dpi=100)
+with whole_file(run / "curves.png") as partial:
+    figure.savefig(partial, dpi=100, format="png")
 
 Console(width=110).print(table)
 print(f"curves in {run / 'curves.png'}, and in curves.png of each run's folder")

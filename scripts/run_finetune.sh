@@ -6,7 +6,7 @@
 #   scripts/run_finetune.sh TEST2                                the same with SST-2-format rows
 #
 # The model is $MODEL (by default bort_4_8_768_1024 with model/bort.params); data are in $MXNET_HOME/datasets, by default ~/.mxnet/datasets.
-# The run is in $OUTPUT_DIR, by default runs/finetune/<task>.
+# The run is in $OUTPUT_DIR, by default runs/finetune/<task>; paths are taken from the top of the repository.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -4,7 +4,7 @@
 #   scripts/run_pretraining_distillation.sh <num gpus> <training data> <testing data> [optional teacher checkpoint] [bort pretrain options…]
 #   scripts/run_pretraining_distillation.sh <num gpus> TEST          a small student from a small teacher on test_data/, about one minute
 #
-# Data are folders of shards made by scripts/create_pretraining_data.py. The teacher checkpoint is the .params file of roberta_24_1024_16, or
+# Paths are taken from the top of the repository. Data are folders of shards made by scripts/create_pretraining_data.py. The teacher checkpoint is the .params file of roberta_24_1024_16, or
 # a model folder. The run is in $OUTPUT_DIR (runs/pretraining); called again, it goes on where it was.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -49,5 +49,6 @@ else
     cores=$(nproc)
     export OMP_NUM_THREADS=$((cores > workers ? cores / workers : 1))
 fi
-PATH=$PWD/.venv/bin:$PATH exec horovodrun --gloo -np "$workers" \
-    .venv/bin/python scripts/run_pretraining_distillation_hvd.py --output_dir "$output" "${options[@]}"
+worker=(.venv/bin/python scripts/run_pretraining_distillation_hvd.py --output_dir "$output" "${options[@]}")
+[ "$workers" -gt 1 ] || exec "${worker[@]}"
+PATH=$PWD/.venv/bin:$PATH exec horovodrun --gloo -np "$workers" "${worker[@]}"

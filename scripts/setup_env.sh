@@ -53,7 +53,7 @@ pwd_of() { (cd "$1" && pwd); }
 if [ ! -x "$venv/bin/python" ]; then
     python=$(find_python)
     say "making $venv with $("$python" --version)"
-    "$python" -m venv "$venv" || fail "$python cannot make a virtual environment; on Debian: apt-get install python3-venv python3-dev"
+    "$python" -m venv "$venv" || { rm -rf "$venv"; fail "$python cannot make a virtual environment; on Debian: apt-get install python3-venv python3-dev"; }
 fi
 if [ "$(cat "$venv/bort-fingerprint" 2>/dev/null)" = "$(fingerprint)" ]; then
     say "$venv is up to date"

@@ -34,12 +34,17 @@ def test_a_configuration_goes_round_through_hugging_faces_form(tmp_path):
     [
         ("{", "not JSON"),
         ("[]", "a JSON object, found list"),
-        ('{"hidden_size": "1024"}', "hidden_size must be a positive integer, got '1024'"),
-        ('{"hidden_size": 0}', "hidden_size must be a positive integer, got 0"),
-        ('{"num_hidden_layers": true}', "num_hidden_layers must be a positive integer, got True"),
+        ('{"hidden_size": "1024"}', "hidden_size must be an integer from 1 to 1048576, got '1024'"),
+        ('{"hidden_size": 0}', "hidden_size must be an integer from 1 to 1048576, got 0"),
+        ('{"num_hidden_layers": true}', "num_hidden_layers must be an integer from 1 to 1048576, got True"),
         ('{"hidden_size": 30, "num_attention_heads": 4}', "num_attention_heads 4 does not divide hidden_size 30"),
         ('{"hidden_dropout_prob": 1.0}', r"hidden_dropout_prob must lie in \[0, 1\), got 1.0"),
         ('{"hidden_dropout_prob": "0.1"}', "hidden_dropout_prob must be a number"),
+        ("[" * 100_000, "not JSON"),
+        ('{"num_hidden_layers": 10000}', "num_hidden_layers must be at most 1000"),
+        ('{"hidden_size": 65536, "intermediate_size": 65536}', "too large for one array"),
+        ('{"hidden_act": "relu"}', "hidden_act 'relu' is not supported, only 'gelu'"),
+        ('{"type_vocab_size": 2}', "type_vocab_size 2 is not supported, only 1"),
         ('{"layer_norm_eps": -1}', "layer_norm_eps must be a positive number"),
     ],
 )
@@ -52,3 +57,8 @@ def test_what_does_not_fit_is_named_with_its_file(tmp_path, content, message):
 def test_an_unknown_architecture_lists_the_known():
     with pytest.raises(BortError, match=r'no architecture "bort_large"; known are bort_4_8_768_1024, .*config\.json'):
         resolve_config("bort_large")
+
+
+def test_a_roberta_has_two_positions_less_and_one_epsilon():
+    fields = {"model_type": "roberta", "max_position_embeddings": 514, "layer_norm_eps": 1e-5}
+    assert BortConfig.from_dict(fields) == BortConfig(max_position_embeddings=512, decoder_layer_norm_eps=1e-5)

@@ -61,3 +61,24 @@ def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path):
     process.wait()
     assert not (tmp_path / "file").exists()
     assert all(name.endswith(".partial") for name in names(tmp_path))
+
+
+def test_a_path_of_the_wrong_kind_is_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(NotADirectoryError), whole_directory(tmp_path / "file"):
+        pass
+    with pytest.raises(IsADirectoryError), whole_file(tmp_path / "folder"):
+        pass
+    assert names(tmp_path) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_link_to_a_directory_stays_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with whole_directory(tmp_path / "link") as partial:
+        (partial / "new.txt").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path / "real") == ["new.txt"]
+    assert names(tmp_path) == ["link", "real"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bort.randomness import Purpose, dropout_seed, generator
+from bort.randomness import Purpose, dropout_seed, epoch_order, generator
 
 
 def test_a_place_always_gives_the_same_numbers():
@@ -28,3 +28,10 @@ def test_dropout_seeds_fit_an_engine_and_differ():
     assert 0 <= min(seeds) <= max(seeds) < 2**31
     assert len(set(seeds)) == len(seeds)
     assert np.mean(seeds) > 2**29
+
+
+def test_the_order_is_a_permutation_fixed_by_seed_and_epoch():
+    assert sorted(epoch_order(1, 0, 100)) == list(range(100))
+    np.testing.assert_array_equal(epoch_order(1, 0, 100), epoch_order(1, 0, 100))
+    assert not np.array_equal(epoch_order(1, 0, 100), epoch_order(2, 0, 100))
+    assert not np.array_equal(epoch_order(1, 0, 100), epoch_order(1, 1, 100))

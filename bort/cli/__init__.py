@@ -7,7 +7,9 @@ help is instant. What the user did wrong is one line on standard error and exit 
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,10 +18,18 @@ from typing import NoReturn
 import bort
 from bort.errors import BortError
 
+_REMEDIES = {
+    errno.EEXIST: "a file stands where a folder is needed; give another path",
+    errno.ENOTDIR: "a file stands where a folder is needed; give another path",
+    errno.EISDIR: "a folder stands where a file is needed; give another path",
+    errno.EACCES: "give a path that you may read and write",
+    errno.EROFS: "give a path that you may write",
+    errno.ENOSPC: "free some space or give another path",
+}
 VERBS = ("vocab", "data", "pretrain", "finetune", "predict")
 
 
-class _OneLineParser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line, like all others of the command."""
 
     def error(self, message: str) -> NoReturn:
@@ -28,7 +38,7 @@ class _OneLineParser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
-    parser = _OneLineParser(prog="bort", description=bort.__doc__.splitlines()[0] if bort.__doc__ else None)
+    parser = OneLineParser(prog="bort", description=bort.__doc__.splitlines()[0] if bort.__doc__ else None)
     parser.add_argument("--version", action="version", version=f"bort {bort.__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name in VERBS:
@@ -43,6 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 0 done, 1 a defect or an interruption, 2 something wrong with what was given."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that cannot show a sign gets another in its place, not a failure after the work is done.
+        sys.stdout.reconfigure(errors="replace")
     parsed = build_parser().parse_args(arguments)
     try:
         parsed.run(parsed)
@@ -55,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         # A full disk, a folder without permission: the user's to mend, and the message names the file.
-        print(f"bort: error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        remedy = _REMEDIES.get(error.errno or 0, "check the file and the disk")
+        print(f"bort: error: {error.filename or 'input or output'}: {error.strerror or error}; {remedy}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bort: interrupted", file=sys.stderr)

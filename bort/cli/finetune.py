@@ -26,31 +26,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, and print the dev scores beside the majority class."""
-    from bort.config import resolve_config
     from bort.errors import BortError
     from bort.gluon.finetuning import build_engine
-    from bort.model_directory import read_model_directory
+    from bort.model_directory import find_model, read_model_directory
     from bort.tasks import get_task
     from bort.training.finetune import BEST_FOLDER, finetune
     from bort.vocabulary_files import find_tokenizer
 
     settings = get_settings(FinetuningSettings, arguments)
     task = get_task(arguments.task, arguments.data_root)
-    named = arguments.vocab or arguments.dataset_name
-    if arguments.params is None:
-        if not Path(arguments.model).is_dir():
-            raise BortError(f"--model {arguments.model} is no model folder; give one, or give --params FILE and --vocab DIR too")
-        model = read_model_directory(arguments.model)
-        config, parameters = model.config, model.parameters
-        tokenizer = find_tokenizer(arguments.vocab, arguments.dataset_name) if named else model.tokenizer()
-    else:
-        config, parameters = resolve_config(arguments.model), Path(arguments.params)
+    model = find_model(arguments.model, arguments.params)
+    if model.parameters is None:
+        raise BortError(f"--model {arguments.model} is no model folder; give one, or give --params FILE and --vocab DIR too")
+    if arguments.params or arguments.vocab or arguments.dataset_name:
         tokenizer = find_tokenizer(arguments.vocab, arguments.dataset_name)
+    else:
+        tokenizer = read_model_directory(arguments.model).tokenizer()
+    config = model.config
     if len(tokenizer.vocab) != config.vocab_size:
         raise BortError(f"the vocabulary has {len(tokenizer.vocab)} tokens, the model {config.vocab_size}; give the model's own --vocab")
     optimizer = get_settings(OptimizerSettings, arguments)
     engine = build_engine(
-        config, task.num_classes, task.is_regression, settings.dropout, optimizer, settings.seed, parameters, use_gpu=arguments.gpu
+        config, task.num_classes, task.is_regression, settings.dropout, optimizer, settings.seed, model.parameters, use_gpu=arguments.gpu
     )
     output = Path(arguments.output_dir)
     result = finetune(engine, config, tokenizer, task, output, settings)
@@ -62,4 +59,4 @@ def run(arguments: argparse.Namespace) -> None:
         for file in result.files:
             print(f"predictions in {file}")
         if not result.files:
-            print(f"no test file of {task.name} here, so no predictions")
+            print(f"no complete test files of {task.name} here, so no predictions")

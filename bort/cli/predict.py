@@ -17,7 +17,7 @@ from bort.errors import BortError
 from bort.files import whole_file
 
 if TYPE_CHECKING:
-    from bort.engine import ClassifierEngine
+    from bort.engine import Predictor
     from bort.tasks import Task
     from bort.tokenizer import Tokenizer
 
@@ -43,9 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write predictions, and with --task say where."""
-    from bort.gluon.finetuning import build_engine
+    from bort.gluon.finetuning import load_predictor
     from bort.model_directory import read_model_directory
-    from bort.settings import OptimizerSettings
     from bort.tasks import get_task
     from bort.training.finetune import write_test_predictions
 
@@ -58,9 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
     if trained.labels != model.task.labels:
         raise BortError(f"{arguments.checkpoint}: its labels {model.task.labels} are not those of {trained.name}, {trained.labels}")
     tokenizer = model.tokenizer()
-    engine = build_engine(
-        model.config, trained.num_classes, trained.is_regression, 0.0, OptimizerSettings(), seed=0, classifier_parameters=model.parameters
-    )
+    predictor = load_predictor(model.config, trained.num_classes, model.parameters)
     max_len = model.task.max_len
     if arguments.task is not None:
         task = get_task(arguments.task, arguments.data_root)
@@ -68,13 +65,13 @@ def run(arguments: argparse.Namespace) -> None:
             raise BortError(f"{arguments.checkpoint} was fine-tuned on {trained.name}; it cannot label {task.name}")
         test = {name: task.examples(name) for name in task.segment_names("test")}
         folder = Path(arguments.output or "predictions")
-        for file in write_test_predictions(engine, tokenizer, task, test, max_len, folder, arguments.batch_size):
+        for file in write_test_predictions(predictor, tokenizer, task, test, max_len, folder, arguments.batch_size):
             print(f"predictions in {file}")
         return
-    _label_stream(arguments, engine, tokenizer, trained, max_len)
+    _label_stream(arguments, predictor, tokenizer, trained, max_len)
 
 
-def _label_stream(arguments: argparse.Namespace, engine: ClassifierEngine, tokenizer: Tokenizer, task: Task, max_len: int) -> None:
+def _label_stream(arguments: argparse.Namespace, predictor: Predictor, tokenizer: Tokenizer, task: Task, max_len: int) -> None:
     """Read, label and write a bounded number of rows at a time, so that memory does not grow with the input."""
     from bort.tasks import Example
     from bort.training.finetune import encode_rows, predict
@@ -85,7 +82,7 @@ def _label_stream(arguments: argparse.Namespace, engine: ClassifierEngine, token
         numbered = _texts(lines, name, 2 if task.is_pair else 1)
         while chunk := list(islice(numbered, _ROWS_AT_ONCE)):
             examples = [Example(number, texts, None, number + 1) for number, texts in chunk]
-            predictions = predict(engine, task, encode_rows(examples, tokenizer, max_len), arguments.batch_size)
+            predictions = predict(predictor, task, encode_rows(examples, tokenizer, max_len), arguments.batch_size)
             for example, value in zip(examples, predictions, strict=True):
                 out.write(f"{example.id}\t{f'{value:.3f}' if task.is_regression else task.leaderboard_labels[int(value)]}\n")
 

@@ -6,7 +6,7 @@ Several workers: horovodrun -np N bort pretrain …
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from bort.cli.options import add_settings, add_vocabulary_options, get_settings
@@ -25,8 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_vocabulary_options(parser)
     architectures = ", ".join(ARCHITECTURES)
-    parser.add_argument("--model", default="bort_4_8_768_1024", metavar="NAME", help=f"student: {architectures}, or a config.json")
-    parser.add_argument("--params", metavar="FILE", help="parameters to start from; without them the student starts at random")
+    parser.add_argument(
+        "--model", default="bort_4_8_768_1024", metavar="NAME", help=f"student: {architectures}, a config.json, or a model folder"
+    )
+    parser.add_argument(
+        "--params", metavar="FILE", help="parameters to start from; without them and without a model folder the student starts at random"
+    )
     parser.add_argument(
         "--teacher_model", default="roberta_24_1024_16", metavar="NAME", help="teacher: an architecture, a model folder, or none"
     )
@@ -41,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Train, and say where the model is."""
     from bort.corpus.shards import Corpus
+    from bort.errors import BortError
     from bort.gluon.pretraining import build_engine
+    from bort.model_directory import find_model
     from bort.training.pretrain import MODEL_FOLDER, pretrain
     from bort.vocabulary_files import find_tokenizer
 
@@ -50,21 +56,18 @@ def run(arguments: argparse.Namespace) -> None:
     corpus = Corpus(arguments.data, tokenizer.vocab.fingerprint)
     held_out = Corpus(arguments.data_eval, tokenizer.vocab.fingerprint) if arguments.data_eval else None
     loss, optimizer = get_settings(DistillationSettings, arguments), get_settings(OptimizerSettings, arguments)
-    engine, config = build_engine(
-        student=arguments.model,
-        student_parameters=arguments.params,
-        teacher=None if arguments.teacher_model == "none" else arguments.teacher_model,
-        teacher_parameters=arguments.teacher_params,
-        vocab_size=len(tokenizer.vocab),
-        longest=max(corpus.max_seq_length, held_out.max_seq_length if held_out else 0),
-        loss=loss,
-        optimizer=optimizer,
-        seed=settings.seed,
-        use_gpu=arguments.gpu,
-    )
-    more = {"teacher": arguments.teacher_model} | asdict(loss) | asdict(optimizer)
+    student = find_model(arguments.model, arguments.params)
+    if student.parameters is None:
+        student = replace(student, config=replace(student.config, vocab_size=len(tokenizer.vocab)))
+    teacher = None if arguments.teacher_model == "none" else find_model(arguments.teacher_model, arguments.teacher_params)
+    if teacher is not None and teacher.parameters is None:
+        raise BortError(f"--teacher_model {teacher.name} needs --teacher_params FILE; or give a model folder, or --teacher_model none")
+    longest = max(corpus.max_seq_length, held_out.max_seq_length if held_out else 0)
+    engine = build_engine(student, teacher, loss, optimizer, settings.seed, len(tokenizer.vocab), longest, arguments.gpu)
+    more = {"student_parameters": student.fingerprint(), "teacher_parameters": teacher.fingerprint() if teacher else None}
+    more |= asdict(loss) | asdict(optimizer)
     output = Path(arguments.output_dir)
-    evaluation = pretrain(engine, config, tokenizer, corpus, held_out, output, settings, run_settings, more)
+    evaluation = pretrain(engine, student.config, tokenizer, corpus, held_out, output, settings, run_settings, more)
     if engine.rank == 0:
         scores = "".join(f", held-out {name} {value:.4f}" for name, value in evaluation.items())
         print(f"model in {output / MODEL_FOLDER}{scores}")

@@ -7,26 +7,18 @@ epoch's shuffle, whatever the number of workers; so every sequence is seen exact
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bort.corpus.masking import Masker
 from bort.corpus.shards import Corpus
 from bort.engine import PretrainingBatch
-from bort.randomness import Purpose, generator
+from bort.randomness import epoch_order
 from bort.vocabulary import Vocab
 
 # MXNet plans memory anew for each shape, so lengths and numbers of predictions come in few sizes.
 _LENGTH_STEP = 16
 _PREDICTIONS_STEP = 4
-
-
-@lru_cache(maxsize=2)
-def epoch_order(seed: int, epoch: int, num_sequences: int) -> NDArray[np.int64]:
-    """The shuffle of an epoch: (num_sequences,), each number once."""
-    return generator(Purpose.ORDER, seed, epoch).permutation(num_sequences)
 
 
 class PretrainingBatches:

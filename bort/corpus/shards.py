@@ -8,6 +8,7 @@ longest sequence, source files.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -26,7 +27,13 @@ from bort.tokenizer import Tokenizer
 
 FORMAT = "bort-shard"
 VERSION = 1
+SHARD_PATTERN = "shard_*.safetensors"
 _SENTENCES_AT_ONCE = 20_000
+
+
+def shard_names(count: int) -> list[str]:
+    """File names of a set of ``count`` shards."""
+    return [f"shard_{index:04d}_of_{count:04d}.safetensors" for index in range(count)]
 
 
 class _ShardBuilder:
@@ -79,8 +86,11 @@ def create_shards(files: Sequence[Path], tokenizer: Tokenizer, output: Path, set
         "settings": json.dumps(asdict(settings)),
         "source_files": json.dumps([str(file) for file in files]),
     }
-    for index, builder in enumerate(builders):
-        write_parameters(output / f"shard_{index:04d}_of_{settings.num_outputs:04d}.safetensors", builder.arrays(), metadata)
+    names = shard_names(settings.num_outputs)
+    for name, builder in zip(names, builders, strict=True):
+        write_parameters(output / name, builder.arrays(), metadata)
+    for stale in set(output.glob(SHARD_PATTERN)) - {output / name for name in names}:
+        stale.unlink()
     return report
 
 
@@ -111,56 +121,73 @@ class Corpus:
     """All sequences of a folder of shards, by number, without reading them into memory.
 
     Args:
-        directory: folder of shards, or one shard.
+        directory: folder of a whole set of shards.
         vocab_fingerprint: of the vocabulary the shards must have been made with; None accepts any.
 
     Raises:
-        BortError: if there is no shard, one is damaged, or shards differ in vocabulary or length.
+        BortError: if there is no shard, one is missing or damaged, or they were not made together or with this vocabulary.
     """
 
     def __init__(self, directory: Path | str, vocab_fingerprint: str | None = None) -> None:
         directory = Path(directory)
-        paths = [directory] if directory.is_file() else sorted(directory.glob("shard_*.safetensors"))
+        paths = sorted(directory.glob(SHARD_PATTERN))
         if not paths:
-            raise BortError(f"{directory}: no shards (shard_*.safetensors); make them with: bort data --help")
+            raise BortError(f"{directory}: no shards ({SHARD_PATTERN}); make them with: bort data --help")
+        if [path.name for path in paths] != shard_names(len(paths)):
+            raise BortError(f"{directory}: its {len(paths)} shards are not one whole set; make them again: bort data --help")
         self._tokens: list[np.ndarray] = []
         self._bounds: list[NDArray[np.int64]] = []
-        lengths = set()
+        digest = hashlib.sha256()
+        origins = set()
         for path in paths:
             arrays, metadata = map_safetensors(path)
-            lengths.add(_check_shard(path, arrays, metadata, vocab_fingerprint))
-            vocab_fingerprint = metadata["vocab_fingerprint"]
+            self.max_seq_length = _check_shard(path, arrays, metadata, vocab_fingerprint)
+            origins.add(json.dumps(metadata, sort_keys=True))
             self._tokens.append(arrays["token_ids"])
             self._bounds.append(np.concatenate([[0], arrays["sequence_ends"]]))
-        if len(lengths) > 1:
-            raise BortError(f"{directory}: shards of different max_seq_length {sorted(lengths)}; keep each corpus in its own folder")
-        self.max_seq_length = lengths.pop()
+            digest.update(arrays["sequence_ends"].tobytes())
+        if len(origins) > 1:
+            raise BortError(f"{directory}: its shards were made from different texts or with different settings; make them again")
+        self._vocab_size = int(metadata["vocab_size"])
         self._firsts = np.cumsum([0, *(len(bounds) - 1 for bounds in self._bounds)])
+        self.fingerprint = hashlib.sha256(digest.digest() + origins.pop().encode()).hexdigest()
+        """Of the texts' files, the settings and every sequence's length."""
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
 
     def __getitem__(self, index: int) -> NDArray[np.int32]:
-        """Token ids of sequence ``index`` without special tokens, shape (n,) with 1 ≤ n ≤ ``max_seq_length`` - 2."""
+        """Token ids of sequence ``index`` without special tokens, shape (n,) with 1 ≤ n ≤ ``max_seq_length`` - 2.
+
+        Raises:
+            BortError: if a shard is damaged so that an id lies outside the vocabulary.
+        """
         shard = int(np.searchsorted(self._firsts, index, side="right")) - 1
         bounds = self._bounds[shard]
         position = index - int(self._firsts[shard])
-        return self._tokens[shard][bounds[position] : bounds[position + 1]].astype(np.int32)
+        tokens = self._tokens[shard][bounds[position] : bounds[position + 1]].astype(np.int32)
+        if tokens.max() >= self._vocab_size:
+            raise BortError(
+                f"shard {shard}, sequence {position}: token id {tokens.max()} in a vocabulary of {self._vocab_size}; make it again"
+            )
+        return tokens
 
 
 def _check_shard(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str], vocab_fingerprint: str | None) -> int:
     """The shard's ``max_seq_length``, once its header and ends have proved sound."""
     if metadata.get("format") != FORMAT or metadata.get("version") != str(VERSION):
         raise BortError(f"{path}: not a shard of format {FORMAT} {VERSION}; make it again with bort data")
-    if vocab_fingerprint is not None and metadata["vocab_fingerprint"] != vocab_fingerprint:
-        raise BortError(f"{path}: made with another vocabulary than the model's; make the shards again, or give the right --vocab")
     try:
-        max_seq_length = int(json.loads(metadata["settings"])["max_seq_length"])
-        ends, tokens = arrays["sequence_ends"], arrays["token_ids"]
+        fingerprint, max_seq_length = metadata["vocab_fingerprint"], int(json.loads(metadata["settings"])["max_seq_length"])
+        ends, tokens, _ = arrays["sequence_ends"], arrays["token_ids"], int(metadata["vocab_size"])
     except (KeyError, TypeError, ValueError):
         raise BortError(f"{path}: the shard's header is damaged; make it again with bort data") from None
+    if vocab_fingerprint is not None and fingerprint != vocab_fingerprint:
+        raise BortError(f"{path}: made with another vocabulary than the model's; make the shards again, or give the right --vocab")
+    if ends.ndim != 1 or ends.dtype != np.int64 or tokens.ndim != 1 or tokens.dtype.kind != "u" or len(ends) == 0:
+        raise BortError(f"{path}: its arrays are not those of a shard; make it again with bort data")
     lengths = np.diff(ends, prepend=0)
-    if ends.ndim != 1 or tokens.ndim != 1 or len(ends) == 0 or ends[-1] != len(tokens) or lengths.min() < 1:
+    if ends[-1] != len(tokens) or lengths.min() < 1:
         raise BortError(f"{path}: the ends of its sequences do not fit its {tokens.size} tokens; make it again with bort data")
     if lengths.max() > max_seq_length - 2:
         raise BortError(f"{path}: a sequence of {lengths.max()} tokens in a shard of max_seq_length {max_seq_length}; make it again")

@@ -1,8 +1,7 @@
 """This process's place among the Horovod workers of a run; one process alone needs no Horovod.
 
-Horovod is joined only where a launcher (``horovodrun`` with Gloo, or ``mpirun``) has set the size of the group, so single-process commands,
-notebooks and tests run without it. All-reduces are queued on MXNet's engine: they start as soon as their array is ready and overlap with
-whatever does not depend on it.
+Horovod is joined only where a launcher has set the size of the group, so single-process commands, notebooks and tests run without it.
+All-reduces are queued on MXNet's engine: they start as soon as their array is ready and overlap with whatever does not depend on it.
 """
 
 from __future__ import annotations
@@ -62,10 +61,24 @@ class Workers:
 
 
 def join_workers() -> Workers:
-    """Join the group that the launcher describes, or be alone."""
-    if not any(variable in os.environ for variable in _LAUNCHER_VARIABLES):
-        return Workers()
-    import horovod.mxnet as horovod
+    """Join the group that the launcher describes, or be alone.
 
+    Raises:
+        BortError: if Horovod is not installed, or knows of another number of workers than the launcher started.
+    """
+    sizes = [os.environ[variable] for variable in _LAUNCHER_VARIABLES if variable in os.environ]
+    if not sizes:
+        return Workers()
+    # Fusion gathers gradients by the time they are ready, and so adds up three and more workers in an order that changes from run to run.
+    os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
+    try:
+        import horovod.mxnet as horovod
+    except ImportError as error:
+        raise BortError(
+            f"started as one of {sizes[0]} workers, but Horovod cannot be imported ({error}); run scripts/setup_env.sh"
+        ) from None
     horovod.init()
+    if str(horovod.size()) != sizes[0]:
+        # An mpirun, say, and a Horovod that was built for Gloo: every process would train alone, into the same folder.
+        raise BortError(f"the launcher started {sizes[0]} workers, Horovod sees {horovod.size()}; start them with horovodrun --gloo -np N")
     return Workers(horovod.rank(), horovod.size(), horovod.local_rank(), horovod)

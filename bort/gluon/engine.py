@@ -18,9 +18,12 @@ from bort.gluon.optimizer import ClippedBertAdam
 from bort.gluon.parameters import distinct_parameters, get_arrays, set_arrays
 from bort.settings import OptimizerSettings
 
+# Updates that may be queued before the device has done them: queued batches take memory, and a bar should show what is done.
+_LONGEST_QUEUE = 32
+
 
 class GluonEngine:
-    """One worker's copy of ``net`` in training; subclasses add ``accumulate`` and ``evaluate``.
+    """One worker's copy of ``net`` in training; subclasses add ``accumulate``.
 
     Args:
         net: initialised on ``ctx``.
@@ -44,10 +47,6 @@ class GluonEngine:
         self._sums = mx.nd.zeros((len(sum_names),), ctx=ctx, dtype="float64")
         self._updates = 0
 
-    def _to_device(self, *arrays: np.ndarray) -> list[mx.nd.NDArray]:
-        # Not mx.nd.array: it waits for its turn in the queue of the CPU's worker, and so for all that was queued before.
-        return [mx.nd.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).as_in_context(self._ctx) for array in arrays]
-
     def _accumulate(self, loss_block: HybridBlock, inputs: Sequence[mx.nd.NDArray], seed: int) -> None:
         """Queue forward and backward with the dropout of ``seed``."""
         mx.random.seed(seed, ctx=self._ctx)
@@ -68,6 +67,8 @@ class GluonEngine:
         self._gradient_norm += self._optimizer.step(learning_rate, mx.nd.maximum(self._count, 1.0))
         self._count[:] = 0
         self._updates += 1
+        if self._updates % _LONGEST_QUEUE == 0:
+            self._gradient_norm.wait_to_read()
 
     def drain(self) -> dict[str, float]:
         """Wait; sums over all workers since the last call, the number of ``updates``, and the sum of their ``gradient_norm``."""
@@ -79,9 +80,21 @@ class GluonEngine:
         self._updates = 0
         return sums
 
+    def agree(self, number: int) -> int:
+        """Wait; the number that worker 0 gave, on every worker."""
+        # Two halves, since float32 holds integers only up to 2**24.
+        halves = mx.nd.array(divmod(number, 2**24) if self.rank == 0 else (0, 0), ctx=self._ctx)
+        self._workers.sum_in_place(halves, "agree")
+        high, low = map(int, halves.asnumpy())
+        return high * 2**24 + low
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Wait; parameters under published names."""
+        return get_arrays(self._net)
+
     def state(self) -> dict[str, np.ndarray]:
-        """Wait; parameters under published names, moments under ``mean/<name>`` and ``variance/<name>``."""
-        return get_arrays(self._net) | self._optimizer.state()
+        """Wait; parameters, and moments under ``mean/<name>`` and ``variance/<name>``."""
+        return self.parameters() | self._optimizer.state()
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Take parameters, and moments where there are any.
@@ -91,3 +104,11 @@ class GluonEngine:
         """
         set_arrays(self._net, {name: value for name, value in state.items() if "/" not in name}, self._ctx, "checkpoint")
         self._optimizer.load_state(state)
+
+
+def to_device(ctx: mx.Context, array: np.ndarray) -> mx.nd.NDArray:
+    """``array`` as float32 on ``ctx``, without waiting for what is queued there.
+
+    ``mx.nd.array`` would wait for its turn in the queue of the CPU's worker, and so for all that was queued before.
+    """
+    return mx.nd.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).as_in_context(ctx)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from bort.config import BortConfig
 from bort.engine import ClassificationBatch
 from bort.gluon.distributed import Workers, join_workers
-from bort.gluon.engine import GluonEngine
+from bort.gluon.engine import GluonEngine, to_device
 from bort.gluon.losses import CLASSIFICATION_SUMS, ClassificationLoss
 from bort.gluon.model import BortClassifier, BortModel, initialize
 from bort.gluon.parameters import load_parameters
 from bort.settings import OptimizerSettings
 
 
-class FinetuningEngine(GluonEngine):
+class GluonFinetuningEngine(GluonEngine):
     """Trains a classifier on labelled rows; implements :class:`bort.engine.ClassifierEngine`.
 
     Args:
@@ -37,25 +37,41 @@ class FinetuningEngine(GluonEngine):
         workers: Workers | None = None,
     ) -> None:
         super().__init__(classifier, ctx, optimizer, workers or Workers(), CLASSIFICATION_SUMS)
-        self._classifier = classifier
+        self._predictor = GluonPredictor(classifier, ctx)
         self._loss = ClassificationLoss(classifier, is_regression)
         self._loss.hybridize(static_alloc=True)
 
-    def _inputs(self, batch: ClassificationBatch) -> list[mx.nd.NDArray]:
-        return self._to_device(batch.input_ids, batch.valid_length, batch.labels, batch.weights)
-
     def accumulate(self, batch: ClassificationBatch) -> None:
         """Queue forward and backward of one micro-batch."""
-        self._accumulate(self._loss, self._inputs(batch), batch.seed)
-
-    def evaluate(self, batch: ClassificationBatch) -> None:
-        """Queue a forward pass without dropout that adds to the running sums."""
-        _, sums = self._loss(*self._inputs(batch))
-        self._add(sums)
+        arrays = (batch.input_ids, batch.valid_length, batch.labels, batch.weights)
+        self._accumulate(self._loss, [to_device(self._ctx, array) for array in arrays], batch.seed)
 
     def predict(self, batch: ClassificationBatch) -> NDArray[np.float32]:
         """Wait; logits (B, num_classes) without dropout."""
-        return self._classifier(*self._to_device(batch.input_ids, batch.valid_length)).asnumpy()
+        return self._predictor.predict(batch)
+
+
+class GluonPredictor:
+    """A classifier that labels rows; implements :class:`bort.engine.Predictor`."""
+
+    def __init__(self, classifier: BortClassifier, ctx: mx.Context) -> None:
+        self._classifier, self._ctx = classifier, ctx
+
+    def predict(self, batch: ClassificationBatch) -> NDArray[np.float32]:
+        """Wait; logits (B, num_classes) without dropout."""
+        return self._classifier(to_device(self._ctx, batch.input_ids), to_device(self._ctx, batch.valid_length)).asnumpy()
+
+
+def load_predictor(config: BortConfig, num_classes: int, parameters: Path) -> GluonPredictor:
+    """A fine-tuned classifier on the CPU.
+
+    Raises:
+        BortError: if the file is missing, damaged or does not fit.
+    """
+    classifier = BortClassifier(BortModel(config, use_decoder=False, prefix=""), num_classes)
+    load_parameters(classifier, parameters, mx.cpu())
+    classifier.hybridize(static_alloc=True)
+    return GluonPredictor(classifier, mx.cpu())
 
 
 def build_engine(
@@ -66,27 +82,24 @@ def build_engine(
     optimizer: OptimizerSettings,
     seed: int,
     encoder_parameters: Path | None = None,
-    classifier_parameters: Path | None = None,
     use_gpu: bool = False,
-) -> FinetuningEngine:
-    """Build a classifier from a pre-trained encoder, from a fine-tuned classifier, or at random.
+) -> GluonFinetuningEngine:
+    """Join the workers and put a new classifier on a pre-trained encoder, or on a random one.
 
     Args:
         dropout: of encoder and classifier in training.
         seed: of the weights that no file gives.
+        encoder_parameters: ``.params`` or ``.safetensors`` of the encoder; a masked-language-model head in it is ignored.
 
     Raises:
-        BortError: if a file is missing, damaged or does not fit.
+        BortError: if the file is missing, damaged or does not fit.
     """
     workers = join_workers()
     ctx = workers.device(use_gpu)
     encoder = BortModel(replace(config, hidden_dropout_prob=dropout), use_decoder=False, prefix="")
     classifier = BortClassifier(encoder, num_classes, dropout)
-    if classifier_parameters is not None:
-        load_parameters(classifier, classifier_parameters, ctx)
-    else:
-        initialize(classifier, ctx, seed)
-        if encoder_parameters is not None:
-            load_parameters(encoder, encoder_parameters, ctx)
+    initialize(classifier, ctx, seed)
+    if encoder_parameters is not None:
+        load_parameters(encoder, encoder_parameters, ctx)
     classifier.hybridize(static_alloc=True)
-    return FinetuningEngine(classifier, ctx, optimizer, is_regression, workers)
+    return GluonFinetuningEngine(classifier, ctx, optimizer, is_regression, workers)

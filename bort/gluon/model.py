@@ -26,7 +26,16 @@ from bort.vocabulary import Vocab
 from bort.vocabulary_files import find_tokenizer
 
 
-class BortModel(HybridBlock):
+class _QuietBlock(HybridBlock):
+    """A block of which a part may stay out of what is compiled: the head, where only the encoder is wanted."""
+
+    def _build_cache(self, *arguments: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Parameter .* is not used by any computation")
+            super()._build_cache(*arguments)
+
+
+class BortModel(_QuietBlock):
     """Encoder with an optional masked-language-model head.
 
     Args:
@@ -81,13 +90,7 @@ class BortModel(HybridBlock):
         Raises:
             BortError: if T exceeds the learned positions, or positions are given to a model without a head.
         """
-        if isinstance(input_ids, mx.nd.NDArray):
-            batch_size, length = input_ids.shape
-            if length > self.config.max_position_embeddings:
-                raise BortError(f"sequences of {length} tokens do not fit max_position_embeddings {self.config.max_position_embeddings}")
-            if valid_length is None:
-                # A hybridized block is compiled for one set of arguments, so an absent length becomes a full one.
-                valid_length = mx.nd.full((batch_size,), length, ctx=input_ids.context)
+        valid_length = _checked_length(self.config, input_ids, valid_length)
         if masked_positions is not None and not self.use_decoder:
             raise BortError("masked_positions need the masked-language-model head; build the model with use_decoder=True")
         sequence = super().__call__(input_ids, valid_length)
@@ -95,17 +98,26 @@ class BortModel(HybridBlock):
         # without positions can alternate.
         return sequence if masked_positions is None else (sequence, self.decoder(_gather(sequence, masked_positions)))
 
-    def _build_cache(self, *arguments: Any) -> None:
-        with warnings.catch_warnings():
-            # The head's parameters are not part of the compiled encoder, on purpose; MXNet would warn of each.
-            warnings.filterwarnings("ignore", message="Parameter .* is not used by any computation")
-            super()._build_cache(*arguments)
-
     def hybrid_forward(self, F: Any, input_ids: Any, valid_length: Any) -> Any:
         # GluonNLP's encoder works on (T, B, hidden_size).
         embedded = self.word_embed(input_ids).transpose((1, 0, 2))
         encoded, _ = self.encoder(embedded, None, valid_length)
         return encoded.transpose((1, 0, 2))
+
+
+def _checked_length(config: BortConfig, input_ids: Any, valid_length: Any) -> Any:
+    """``valid_length`` as the encoder takes it; symbols, which a compiled parent block hands down, were checked there.
+
+    A hybridized block is compiled for one set of arguments, so an absent length becomes a full one.
+    """
+    if not isinstance(input_ids, mx.nd.NDArray):
+        return valid_length
+    batch_size, length = input_ids.shape
+    if length > config.max_position_embeddings:
+        raise BortError(f"sequences of {length} tokens do not fit max_position_embeddings {config.max_position_embeddings}")
+    if valid_length is None:
+        return mx.nd.full((batch_size,), length, ctx=input_ids.context)
+    return valid_length.astype("float32", copy=False)
 
 
 def _gather(sequence: Any, positions: Any) -> Any:
@@ -116,7 +128,7 @@ def _gather(sequence: Any, positions: Any) -> Any:
     return F.gather_nd(sequence, F.stack(rows, positions, axis=0))
 
 
-class BortClassifier(HybridBlock):
+class BortClassifier(_QuietBlock):
     """Dropout → Dense(hidden, tanh) → dropout → Dense(num_classes) on the first token's encoding.
 
     Args:
@@ -140,7 +152,19 @@ class BortClassifier(HybridBlock):
                 )
 
     def __call__(self, input_ids: mx.nd.NDArray, valid_length: Any = None) -> Any:
-        """Logits (B, num_classes) of ``input_ids`` (B, T) with ``valid_length`` (B,)."""
+        """Classify.
+
+        Args:
+            input_ids: (B, T), any integer or float dtype that holds the ids exactly.
+            valid_length: (B,), tokens of each row; without it every row is full.
+
+        Returns:
+            Logits (B, num_classes).
+
+        Raises:
+            BortError: if T exceeds the learned positions.
+        """
+        valid_length = _checked_length(self.bort.config, input_ids, valid_length)
         return super().__call__(input_ids, valid_length)
 
     def hybrid_forward(self, F: Any, input_ids: Any, valid_length: Any = None) -> Any:

@@ -1,7 +1,7 @@
 """BERTAdam with global-norm clipping, state under published names, and no wait for the device.
 
 Notable: the divisor of the summed gradient and the clipping factor stay on the device; BERTAdam takes their quotient as its rescaling
-array. A step with a gradient that is not finite is skipped by the operator itself. BERTAdam (GluonNLP) has no bias correction and decays
+array. A step with a gradient that is not finite is skipped on the device as well. BERTAdam (GluonNLP) has no bias correction and decays
 weights by ``learning_rate · weight_decay · w``, which is why the published fine-tuning grid has decays up to 350.
 """
 
@@ -53,6 +53,8 @@ class ClippedBertAdam:
         gradients = list(self.gradients.values())
         norm = mx.nd.multi_sum_sq(*gradients, num_arrays=len(gradients)).sum().sqrt() / divisor
         scale = 1.0 / divisor
+        # The operator skips a step whose rescaling is zero or not finite.
+        scale = scale * mx.nd.contrib.isfinite(norm)
         if self._max_gradient_norm:
             scale = scale * mx.nd.minimum(self._max_gradient_norm / (norm + 1e-12), 1.0)
         self._adam.rescale_grad = scale

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
 import mxnet as mx
 
-from bort.config import BortConfig, resolve_config
 from bort.engine import PretrainingBatch
 from bort.errors import BortError
 from bort.gluon.distributed import Workers, join_workers
-from bort.gluon.engine import GluonEngine
+from bort.gluon.engine import GluonEngine, to_device
 from bort.gluon.losses import DISTILLATION_SUMS, MASKED_SUMS, MaskedLoss
 from bort.gluon.model import BortModel, get_bort_model
-from bort.model_directory import read_model_directory
+from bort.model_directory import ModelSource
 from bort.settings import DistillationSettings, OptimizerSettings
 
 
-class PretrainingEngine(GluonEngine):
-    """Trains ``student`` on masked sequences; implements :class:`bort.engine.Engine`.
+class GluonPretrainingEngine(GluonEngine):
+    """Trains ``student`` on masked sequences; implements :class:`bort.engine.PretrainingEngine`.
 
     Args:
         student: model with a head, already on ``ctx``.
@@ -57,7 +53,8 @@ class PretrainingEngine(GluonEngine):
             block.hybridize(static_alloc=True)
 
     def _inputs(self, batch: PretrainingBatch) -> list[mx.nd.NDArray]:
-        return self._to_device(batch.input_ids, batch.valid_length, batch.masked_positions, batch.masked_labels, batch.masked_weights)
+        arrays = (batch.input_ids, batch.valid_length, batch.masked_positions, batch.masked_labels, batch.masked_weights)
+        return [to_device(self._ctx, array) for array in arrays]
 
     def accumulate(self, batch: PretrainingBatch) -> None:
         """Queue forward and backward of one micro-batch."""
@@ -74,53 +71,42 @@ class PretrainingEngine(GluonEngine):
 
 
 def build_engine(
-    *,
-    student: str,
-    student_parameters: str | None,
-    teacher: str | None,
-    teacher_parameters: str | None,
-    vocab_size: int,
-    longest: int,
+    student: ModelSource,
+    teacher: ModelSource | None,
     loss: DistillationSettings,
     optimizer: OptimizerSettings,
     seed: int,
-    use_gpu: bool,
-) -> tuple[PretrainingEngine, BortConfig]:
-    """Join the workers, build both models and check that they fit each other, the vocabulary and the data.
+    vocab_size: int,
+    longest: int,
+    use_gpu: bool = False,
+) -> GluonPretrainingEngine:
+    """Join the workers, build both models and check that they fit the vocabulary and the data.
 
     Args:
-        student: architecture, ``config.json`` or model folder; its ``vocab_size`` is replaced by the vocabulary's if it is drawn at random.
-        teacher: likewise, with parameters from its folder or ``teacher_parameters``; None for none.
+        teacher: None for none.
+        seed: of a student that no file gives.
         vocab_size: of the vocabulary the data was made with.
         longest: longest sequence of the data.
 
     Raises:
         BortError: if a file is missing or damaged, or something does not fit.
     """
+    for role, source in (("student", student), ("teacher", teacher)):
+        if source is not None:
+            _check_fit(role, source, vocab_size, longest)
     workers = join_workers()
     ctx = workers.device(use_gpu)
-    config = resolve_config(student)
-    if student_parameters is None:
-        config = replace(config, vocab_size=vocab_size)
-    _check_fit("student", student, config, vocab_size, longest)
-    net, _ = get_bort_model(config, params=student_parameters, ctx=ctx, seed=seed)
-    teacher_net = None
-    if teacher is not None:
-        if teacher_parameters is None:
-            if not Path(teacher).is_dir():
-                raise BortError(f"--teacher_model {teacher} needs --teacher_params FILE; or give a model folder, or --teacher_model none")
-            teacher_parameters = str(read_model_directory(teacher).parameters)
-        teacher_config = resolve_config(teacher)
-        _check_fit("teacher", teacher, teacher_config, vocab_size, longest)
-        teacher_net, _ = get_bort_model(teacher_config, params=teacher_parameters, ctx=ctx)
-    return PretrainingEngine(net, ctx, optimizer, teacher_net, loss, workers), config
+    net, _ = get_bort_model(student.config, params=student.parameters, ctx=ctx, seed=seed)
+    teacher_net = None if teacher is None else get_bort_model(teacher.config, params=teacher.parameters, ctx=ctx)[0]
+    return GluonPretrainingEngine(net, ctx, optimizer, teacher_net, loss, workers)
 
 
-def _check_fit(role: str, name: str, config: BortConfig, vocab_size: int, longest: int) -> None:
+def _check_fit(role: str, source: ModelSource, vocab_size: int, longest: int) -> None:
+    config = source.config
     if config.vocab_size != vocab_size:
-        raise BortError(f"the {role} {name} has {config.vocab_size} tokens, the vocabulary {vocab_size}; they must be the same")
+        raise BortError(f"the {role} {source.name} has {config.vocab_size} tokens, the vocabulary {vocab_size}; they must be the same")
     if config.max_position_embeddings < longest:
         raise BortError(
-            f"the {role} {name} has {config.max_position_embeddings} positions, the shards hold sequences of up to {longest}; "
+            f"the {role} {source.name} has {config.max_position_embeddings} positions, the shards hold sequences of up to {longest}; "
             "make shards with a smaller --max_seq_length"
         )

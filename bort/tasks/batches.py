@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bort.engine import ClassificationBatch
-from bort.randomness import Purpose, generator
+from bort.randomness import epoch_order
 
 _LENGTH_STEP = 16
 
@@ -55,8 +55,7 @@ def steps_per_epoch(num_rows: int, global_batch: int) -> int:
 def training_rows(num_rows: int, global_batch: int, step: int, seed: int) -> NDArray[np.int64]:
     """Rows of update ``step`` over all workers, at most ``global_batch``; fewer at the end of an epoch."""
     epoch, place = divmod(step, steps_per_epoch(num_rows, global_batch))
-    order = generator(Purpose.ORDER, seed, epoch).permutation(num_rows)
-    return order[place * global_batch : (place + 1) * global_batch]
+    return epoch_order(seed, epoch, num_rows)[place * global_batch : (place + 1) * global_batch]
 
 
 def prediction_batches(rows: EncodedRows, batch_size: int) -> Iterator[tuple[Sequence[int], ClassificationBatch]]:

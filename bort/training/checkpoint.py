@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,9 +88,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-        return Checkpoint(path, int(state["step"]), state["settings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BortError(f"{path / STATE_FILE}: not the state of a checkpoint ({error}); give a checkpoint_… folder") from None
+    except OSError as error:
+        raise BortError(f"{path / STATE_FILE}: {error.strerror}; give the folder of a checkpoint") from None
+    except (ValueError, RecursionError):
+        state = None
+    match state:
+        case {"step": int(step), "settings": dict(settings)} if step >= 0:
+            return Checkpoint(path, step, settings)
+    raise BortError(f"{path / STATE_FILE}: not the state of a checkpoint; it is damaged, or written by something else")
 
 
 def latest_checkpoint(run: Path) -> Checkpoint | None:
@@ -98,5 +104,23 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
     return read_checkpoint(folders[-1]) if folders else None
 
 
+def forget_later_work(run: Path, step: int) -> None:
+    """Remove what an abandoned run left beyond ``step`` updates: checkpoints, and folders that a kill left half-written.
+
+    A run that starts anew in an old folder would otherwise be resumed, later, from the old run's checkpoints.
+    """
+    for folder in _checkpoint_folders(run):
+        if _step_of(folder) > step:
+            shutil.rmtree(folder)
+    for folder in run.glob(".checkpoint_*.partial"):
+        shutil.rmtree(folder)
+
+
 def _checkpoint_folders(run: Path) -> list[Path]:
-    return sorted(run.glob("checkpoint_[0-9]*"), key=lambda folder: int(folder.name.split("_")[1]))
+    """Checkpoint folders of a run, by step; other names, such as a user's own copy, are not touched."""
+    folders = [folder for folder in run.glob("checkpoint_*") if re.fullmatch(r"checkpoint_\d{7,}", folder.name) and folder.is_dir()]
+    return sorted(folders, key=_step_of)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("checkpoint_"))

@@ -6,6 +6,7 @@ before the next begins, and the leaderboard files are made with it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bort.config import BortConfig
-from bort.engine import ClassifierEngine
+from bort.engine import ClassifierEngine, Predictor
 from bort.errors import BortError
 from bort.model_directory import TrainedTask, write_model_directory
 from bort.randomness import dropout_seed
@@ -84,7 +85,7 @@ def finetune(
     trained = TrainedTask(task.name, task.labels, max_len)
     is_first = engine.rank == 0
     best_epoch, best_score, best = 0, -np.inf, dict[str, dict[str, float]]()
-    best_state: dict[str, np.ndarray] = {}
+    best_parameters: dict[str, np.ndarray] = {}
 
     with Journal(output if is_first else None, settings.epochs * steps, 0, f"finetune {task.name}") as journal:
         for epoch in range(settings.epochs):
@@ -99,7 +100,15 @@ def finetune(
                 journal.advance()
             done = (epoch + 1) * steps
             sums = engine.drain()
-            train = {"loss": sums["loss"] / sums["rows"], "gradient_norm": sums["gradient_norm"] / sums["updates"]}
+            if not math.isfinite(sums["loss"]):
+                raise BortError(f"{task.name}: the loss is not finite in epoch {epoch + 1}; train again with a lower --lr")
+            train = {
+                "loss": sums["loss"] / sums["rows"],
+                "accuracy": sums["correct"] / sums["rows"],
+                "gradient_norm": sums["gradient_norm"] / sums["updates"],
+            }
+            if task.is_regression:
+                del train["accuracy"]
             journal.record(done, "train", train | {"learning_rate": schedule(done - 1)})
             predictions = {name: predict(engine, task, encoded, settings.batch_size) for name, encoded in encoded_dev.items()}
             metrics = {name: score(task, predictions[name], dev_labels[name]) for name in dev}
@@ -107,13 +116,13 @@ def finetune(
             journal.record(done, "eval", {"score": own_score} | _flatten(metrics))
             if own_score > best_score:
                 best_epoch, best_score, best = epoch + 1, own_score, metrics
-                best_state = {name: value for name, value in engine.state().items() if "/" not in name}
+                best_parameters = engine.parameters()
                 if is_first:
-                    write_model_directory(output / BEST_FOLDER, config, best_state, tokenizer, trained)
+                    write_model_directory(output / BEST_FOLDER, config, best_parameters, tokenizer, trained)
 
     files: list[Path] = []
     if is_first and len(test) == len(task.segment_names("test")):
-        engine.load_state(best_state)
+        engine.load_state(best_parameters)
         files = write_test_predictions(engine, tokenizer, task, test, max_len, output / PREDICTIONS_FOLDER, settings.batch_size)
     majority = {name: majority_score(task, labels) for name, labels in dev_labels.items()}
     return FinetuningResult(best_epoch, best, majority, tuple(files))
@@ -125,23 +134,29 @@ def encode_rows(examples: list[Example], tokenizer: Tokenizer, max_len: int) -> 
     return EncodedRows(encode_examples(examples, tokenizer, max_len), labels, tokenizer.vocab.pad_id)
 
 
-def predict(engine: ClassifierEngine, task: Task, rows: EncodedRows, batch_size: int) -> NDArray[np.float32]:
+def predict(predictor: Predictor, task: Task, rows: EncodedRows, batch_size: int) -> NDArray[np.float32]:
     """Class numbers, or scores where the task is a regression: (N,), in the order of the rows."""
-    logits = predict_logits(engine, rows, batch_size)
+    logits = predict_logits(predictor, rows, batch_size)
     return logits[:, 0] if task.is_regression else logits.argmax(axis=1)
 
 
-def predict_logits(engine: ClassifierEngine, rows: EncodedRows, batch_size: int) -> NDArray[np.float32]:
-    """Logits of every row, (N, num_classes), in the order of the rows."""
-    parts = [(chosen, engine.predict(batch)[: len(chosen)]) for chosen, batch in prediction_batches(rows, batch_size)]
+def predict_logits(predictor: Predictor, rows: EncodedRows, batch_size: int) -> NDArray[np.float32]:
+    """Logits of every row, (N, num_classes), in the order of the rows.
+
+    Raises:
+        BortError: if one is not finite.
+    """
+    parts = [(chosen, predictor.predict(batch)[: len(chosen)]) for chosen, batch in prediction_batches(rows, batch_size)]
     logits = np.empty((len(rows), parts[0][1].shape[1]), dtype=np.float32)
     for chosen, values in parts:
         logits[chosen] = values
+    if not np.isfinite(logits).all():
+        raise BortError("the model's outputs are not finite; its training diverged: train again with a lower --lr")
     return logits
 
 
 def write_test_predictions(
-    engine: ClassifierEngine,
+    predictor: Predictor,
     tokenizer: Tokenizer,
     task: Task,
     test: Mapping[str, list[Example]],
@@ -150,7 +165,7 @@ def write_test_predictions(
     batch_size: int,
 ) -> list[Path]:
     """Label the test segments of ``task``, given by name, and write its leaderboard files to ``folder``."""
-    predictions = {name: predict(engine, task, encode_rows(rows, tokenizer, max_len), batch_size) for name, rows in test.items()}
+    predictions = {name: predict(predictor, task, encode_rows(rows, tokenizer, max_len), batch_size) for name, rows in test.items()}
     return write_predictions(task, test, predictions, folder)
 
 

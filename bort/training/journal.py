@@ -15,7 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bort.files import write_text
+from bort.errors import BortError
+from bort.files import whole_file, write_text
 
 METRICS_FILE, CURVES_FILE = "metrics.jsonl", "curves.png"
 
@@ -81,13 +82,23 @@ class Journal:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Entries of a run's ``metrics.jsonl``, in order; a last line cut off by a kill is left out."""
+    """Entries of a run's ``metrics.jsonl``, in order; a last line cut off by a kill is left out.
+
+    Raises:
+        BortError: if another line is damaged.
+    """
     path = run / METRICS_FILE
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
+    entries = []
     # What follows the last line feed is either empty or a line that was being written.
-    return [json.loads(line) for line in lines[:-1]]
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            raise BortError(f"{path}, line {number}: not a JSON object; the file is damaged, remove it to go on without its past") from None
+    return entries
 
 
 def draw_curves(run: Path) -> None:
@@ -113,4 +124,5 @@ def draw_curves(run: Path) -> None:
         axes.set_title(name)
         axes.set_xlabel("step")
         axes.legend()
-    figure.savefig(run / CURVES_FILE, dpi=100)
+    with whole_file(run / CURVES_FILE) as partial:
+        figure.savefig(partial, dpi=100, format="png")

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from bort import get_bort_model
 from bort.cli import VERBS, main
 from bort.parameters import write_parameters
 
@@ -59,16 +60,19 @@ def inputs(tmp_path_factory, repository, tokenizer):
     (folder / "empty.txt").write_text("\n")
     (folder / "broken.json").write_text("{")
     write_parameters(folder / "bort.params", {"word_embed.0.weight": np.ones((3, 2), np.float32)})
+    config = (repository / "test_data/models/student.json").read_text().replace("800", str(len(tokenizer.vocab)))
+    (folder / "model.json").write_text(config)
+    get_bort_model(str(folder / "model.json"))[0].save_parameters(str(folder / "whole.params"))
     (folder / "truncated.params").write_bytes((folder / "bort.params").read_bytes()[:-4])
     return folder
 
 
 PRETRAIN = "pretrain --vocab {i}/vocab --output_dir {o} --num_steps 1 --teacher_model none --model {r}/test_data/models/student.json "
-FINETUNE = "finetune --output_dir {o} --model {r}/test_data/models/student.json --params {i}/bort.params --vocab {i}/vocab "
+FINETUNE = "finetune --output_dir {o} --model {i}/model.json --params {i}/whole.params --vocab {i}/vocab "
 WRONG = {
     "no verb": ("", "required: VERB"),
     "unknown verb": ("distil", "invalid choice: 'distil'"),
-    "unknown option": ("data --inputs x", "required: --input|unrecognized"),
+    "unknown option": ("data --inputs x", "required: --input"),
     "missing text": ("data --input {i}/nowhere.txt --output {o} --vocab {i}/vocab", r"nowhere\.txt: no such text file"),
     "empty corpus": ("data --input {i}/empty.txt --output {o} --vocab {i}/vocab", r"empty\.txt: 0 documents"),
     "no vocabulary": ("data --input {r}/test_data/heldout --output {o} --vocab {i}/shards", "shards: no vocabulary there"),
@@ -94,23 +98,33 @@ WRONG = {
         "pretrain --vocab {i}/vocab --output_dir {o} --data {i}/shards --model {r}/test_data/models/student.json",
         "needs --teacher_params",
     ),
-    "parameters of another model": (PRETRAIN + "--data {i}/shards --params {i}/bort.params", "800 tokens, the vocabulary 400|no parameter"),
+    "parameters of another model": (
+        PRETRAIN + "--data {i}/shards --model {i}/model.json --params {i}/bort.params",
+        r"bort\.params: no parameter",
+    ),
     "truncated parameters": (
         "finetune --task RTE --data_root {r}/test_data --output_dir {o} --vocab {i}/vocab --model {i}/model.json "
         "--params {i}/truncated.params",
         r"truncated\.params.*offset|truncated\.params.*byte",
     ),
     "unknown task": (FINETUNE + "--task XYZ", 'no task "XYZ"; there are .*RTE'),
-    "task without data": (FINETUNE + "--task RTE --data_root {i}", r"RTE: no train\.tsv in|vocabulary has 400 tokens, the model 800"),
+    "task without data": (FINETUNE + "--task RTE --data_root {i}", r"RTE: no train\.tsv in"),
+    "model and vocabulary of different sizes": (
+        "finetune --task RTE --data_root {r}/test_data --output_dir {o} --vocab {i}/other --model {i}/model.json --params {i}/whole.params",
+        "the vocabulary has 300 tokens, the model 400",
+    ),
+    "a file where a folder is needed": (
+        "data --input {r}/test_data/heldout --output {i}/empty.txt --vocab {i}/vocab",
+        r"empty\.txt: .*; a file stands where a folder is needed",
+    ),
+    "no checkpoint to resume": (PRETRAIN + "--data {i}/shards --resume {i}", r"state\.json: No such file"),
     "no model folder": ("finetune --task RTE --model {i}/nowhere --output_dir {o}", "no model folder"),
     "predicting without a classifier": ("predict --checkpoint {i}/vocab --input -", r"config\.json"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_one_line_and_leaves_nothing(name, inputs, repository, tmp_path, tokenizer):
-    config = (repository / "test_data/models/student.json").read_text().replace("800", str(len(tokenizer.vocab)))
-    (inputs / "model.json").write_text(config)
+def test_what_is_wrong_is_one_line_and_leaves_nothing(name, inputs, repository, tmp_path):
     command, message = WRONG[name]
     output = tmp_path / "output"
     result = run_bort(*command.format(i=inputs, o=output, r=repository).split())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bort.corpus.batches import PretrainingBatches, epoch_order
+from bort.corpus.batches import PretrainingBatches
 from bort.corpus.masking import Masker
 
 VOCAB_SIZE, MASK_ID = 300, 299
@@ -106,10 +106,3 @@ def test_evaluation_sees_every_sequence_once_with_the_same_masks(batches, worker
         for row, sequence in enumerate(sequences_in(batch))
     }
     assert seen == reference
-
-
-def test_the_order_is_a_permutation_fixed_by_seed_and_epoch():
-    assert sorted(epoch_order(1, 0, 100)) == list(range(100))
-    np.testing.assert_array_equal(epoch_order(1, 0, 100), epoch_order(1, 0, 100))
-    assert not np.array_equal(epoch_order(1, 0, 100), epoch_order(2, 0, 100))
-    assert not np.array_equal(epoch_order(1, 0, 100), epoch_order(1, 1, 100))

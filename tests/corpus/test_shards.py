@@ -80,7 +80,7 @@ def test_what_is_no_shard_is_refused_by_name(files, tokenizer, tmp_path):
     create_shards(files, tokenizer, tmp_path / "a", ShardSettings(max_seq_length=24))
     path = next((tmp_path / "a").iterdir())
     with pytest.raises(BortError, match="another vocabulary"):
-        Corpus(path, "0" * 64)
+        Corpus(path.parent, "0" * 64)
     arrays = read_parameters(path)
     write_parameters(tmp_path / "b" / path.name, arrays, {"format": "other"})
     with pytest.raises(BortError, match="not a shard"):
@@ -94,3 +94,55 @@ def test_what_is_no_shard_is_refused_by_name(files, tokenizer, tmp_path):
     (tmp_path / "d" / path.name).write_bytes(path.read_bytes()[:-10])
     with pytest.raises(BortError, match=r"shard_0000_of_0001\.safetensors"):
         Corpus(tmp_path / "d")
+
+
+def test_making_shards_again_replaces_the_old_set(files, tokenizer, tmp_path):
+    for outputs in (4, 2):
+        create_shards(files, tokenizer, tmp_path, ShardSettings(max_seq_length=24, num_outputs=outputs))
+    create_shards(files, tokenizer, tmp_path / "once", ShardSettings(max_seq_length=24, num_outputs=2))
+    assert len(Corpus(tmp_path)) == len(Corpus(tmp_path / "once"))
+
+
+def test_a_set_that_is_not_whole_is_refused(files, tokenizer, tmp_path):
+    create_shards(files, tokenizer, tmp_path, ShardSettings(max_seq_length=24, num_outputs=3))
+    create_shards(files[:2], tokenizer, tmp_path / "other", ShardSettings(max_seq_length=24, num_outputs=3))
+    name = "shard_0001_of_0003.safetensors"
+    (tmp_path / "other" / name).replace(tmp_path / name)
+    with pytest.raises(BortError, match="made from different texts or with different settings"):
+        Corpus(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(BortError, match="its 2 shards are not one whole set"):
+        Corpus(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sequence_ends": np.float64([4.0])},
+        {"sequence_ends": np.int64(4)},
+        {"token_ids": np.ones(4, bool)},
+        {"token_ids": np.ones((2, 2), np.uint16)},
+        {"sequence_ends": np.int64([0, 4])},
+        {"sequence_ends": np.int64([5])},
+    ],
+)
+def test_arrays_that_are_no_shards_are_refused(tmp_path, change):
+    metadata = {"format": "bort-shard", "version": "1", "vocab_fingerprint": "x", "vocab_size": "9", "settings": '{"max_seq_length": 9}'}
+    arrays = {"token_ids": np.uint16([5, 6, 7, 8]), "sequence_ends": np.int64([4])}
+    write_parameters(tmp_path / "shard_0000_of_0001.safetensors", arrays, metadata)
+    assert Corpus(tmp_path)[0].tolist() == [5, 6, 7, 8]
+    write_parameters(tmp_path / "shard_0000_of_0001.safetensors", arrays | change, metadata)
+    with pytest.raises(BortError, match=r"shard_0000_of_0001\.safetensors: (its arrays|the ends)"):
+        Corpus(tmp_path)
+    for name in metadata:
+        write_parameters(tmp_path / "shard_0000_of_0001.safetensors", arrays, {k: v for k, v in metadata.items() if k != name})
+        with pytest.raises(BortError, match=r"shard_0000_of_0001\.safetensors"):
+            Corpus(tmp_path)
+
+
+def test_an_id_outside_the_vocabulary_is_refused(tmp_path):
+    metadata = {"format": "bort-shard", "version": "1", "vocab_fingerprint": "x", "vocab_size": "9", "settings": '{"max_seq_length": 9}'}
+    arrays = {"token_ids": np.uint16([5, 9, 7, 8]), "sequence_ends": np.int64([4])}
+    write_parameters(tmp_path / "shard_0000_of_0001.safetensors", arrays, metadata)
+    with pytest.raises(BortError, match="token id 9 in a vocabulary of 9"):
+        Corpus(tmp_path)[0]

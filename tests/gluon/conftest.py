@@ -8,7 +8,7 @@ import pytest
 
 from bort import BortConfig, get_bort_model
 from bort.engine import PretrainingBatch
-from bort.gluon.pretraining import PretrainingEngine
+from bort.gluon.pretraining import GluonPretrainingEngine
 from bort.settings import DistillationSettings, OptimizerSettings
 
 VOCAB_SIZE = 120
@@ -52,6 +52,6 @@ def make_engine():
         student, _ = get_bort_model(config(dropout), seed=seed)
         teacher = make_teacher() if with_teacher else None
         optimizer = OptimizerSettings(max_gradient_norm=1.0)
-        return PretrainingEngine(student, mx.cpu(), optimizer, teacher, DistillationSettings(mlm_weight=mlm_weight), workers)
+        return GluonPretrainingEngine(student, mx.cpu(), optimizer, teacher, DistillationSettings(mlm_weight=mlm_weight), workers)
 
     return make

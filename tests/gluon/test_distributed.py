@@ -44,3 +44,14 @@ def test_sums_are_over_all_workers(states):
     for name in ("masked_tokens", "mlm_loss", "kd_loss", "updates", "gradient_norm"):
         assert two[f"sum:{name}"] == pytest.approx(one[f"sum:{name}"], rel=1e-5), name
     assert two["sum:evaluation_masked_tokens"] > one["sum:evaluation_masked_tokens"]
+
+
+@pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE"])
+def test_a_launcher_that_horovod_does_not_know_is_refused(variable, repository):
+    """Otherwise every process would train alone, into the same folder."""
+    program = "from bort.gluon.distributed import join_workers; join_workers()"
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(
+        command, env=os.environ | {variable: "2"}, cwd=repository, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "the launcher started 2 workers, Horovod sees 1; start them with horovodrun" in result.stderr

@@ -54,15 +54,18 @@ def test_three_steps_follow_the_formula(max_gradient_norm, weight_decay):
             assert not parameters[name].grad().asnumpy().any()
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing():
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("max_gradient_norm", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_changes_nothing(value, max_gradient_norm):
     parameters = make_parameters()
-    optimizer = ClippedBertAdam(parameters, OptimizerSettings())
+    optimizer = ClippedBertAdam(parameters, OptimizerSettings(max_gradient_norm=max_gradient_norm))
     before = {name: parameter.data().asnumpy() for name, parameter in parameters.items()}
     set_gradients(parameters, seed=1)
-    parameters["layer.bias"].grad()[0] = np.inf
+    parameters["layer.bias"].grad()[0] = value
     optimizer.step(1e-3, mx.nd.array([1.0]))
     for name, parameter in parameters.items():
         np.testing.assert_array_equal(parameter.data().asnumpy(), before[name])
+    assert not any(moment.any() for moment in optimizer.state().values())
 
 
 def test_state_goes_round_and_continues_exactly():

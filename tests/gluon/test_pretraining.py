@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bort import BortError, get_bort_model
-from bort.gluon.pretraining import PretrainingEngine
+from bort.gluon.pretraining import GluonPretrainingEngine
 from bort.settings import OptimizerSettings
 
 from .conftest import config, join, random_batch
@@ -124,4 +124,4 @@ def test_a_teacher_with_another_vocabulary_is_refused():
     student, _ = get_bort_model(config())
     teacher, _ = get_bort_model(type(config())(**{**config().__dict__, "vocab_size": 99}))
     with pytest.raises(BortError, match="99 tokens, the student 120"):
-        PretrainingEngine(student, mx.cpu(), OptimizerSettings(), teacher)
+        GluonPretrainingEngine(student, mx.cpu(), OptimizerSettings(), teacher)

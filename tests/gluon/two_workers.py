@@ -10,7 +10,7 @@ import numpy as np
 from bort import get_bort_model
 from bort.engine import PretrainingBatch
 from bort.gluon.distributed import join_workers
-from bort.gluon.pretraining import PretrainingEngine
+from bort.gluon.pretraining import GluonPretrainingEngine
 from bort.settings import DistillationSettings, OptimizerSettings
 from tests.gluon.conftest import config, make_teacher, random_batch
 
@@ -19,7 +19,9 @@ def main(output: Path) -> None:
     workers = join_workers()
     # Each worker draws other weights; the engine must give all of them those of worker 0.
     student, _ = get_bort_model(config(), seed=workers.rank)
-    engine = PretrainingEngine(student, workers.device(use_gpu=False), OptimizerSettings(), make_teacher(), DistillationSettings(), workers)
+    engine = GluonPretrainingEngine(
+        student, workers.device(use_gpu=False), OptimizerSettings(), make_teacher(), DistillationSettings(), workers
+    )
     for step in range(3):
         whole = random_batch(step, batch_size=8)
         rows = slice(workers.rank * 8 // workers.world_size, (workers.rank + 1) * 8 // workers.world_size)

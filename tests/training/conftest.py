@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from bort import BortConfig
 from bort.corpus.documents import find_text_files
 from bort.corpus.shards import Corpus, create_shards
 from bort.gluon.pretraining import build_engine
+from bort.model_directory import ModelSource
 from bort.settings import DistillationSettings, OptimizerSettings, ShardSettings
 
 
@@ -35,17 +39,9 @@ def make_engine(student_config, tokenizer):
     """Builds an engine with a fresh student, without a teacher."""
 
     def make(seed=0):
-        return build_engine(
-            student=str(student_config),
-            student_parameters=None,
-            teacher=None,
-            teacher_parameters=None,
-            vocab_size=len(tokenizer.vocab),
-            longest=32,
-            loss=DistillationSettings(),
-            optimizer=OptimizerSettings(),
-            seed=seed,
-            use_gpu=False,
-        )
+        config = replace(BortConfig.from_json(student_config), vocab_size=len(tokenizer.vocab))
+        source = ModelSource("student", config, None)
+        engine = build_engine(source, None, DistillationSettings(), OptimizerSettings(), seed, config.vocab_size, longest=32)
+        return engine, config
 
     return make

@@ -9,7 +9,7 @@ import pytest
 
 import bort.training.checkpoint
 from bort import BortError
-from bort.training.checkpoint import latest_checkpoint, read_checkpoint, write_checkpoint
+from bort.training.checkpoint import forget_later_work, latest_checkpoint, read_checkpoint, write_checkpoint
 
 STATE = {"layer.weight": np.ones((2, 3), np.float32), "mean/layer.weight": np.zeros((2, 3), np.float32)}
 
@@ -54,6 +54,20 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, tokenizer, monkeyp
     assert latest_checkpoint(tmp_path).step == 1
 
 
-def test_something_else_is_not_a_checkpoint(tmp_path):
-    with pytest.raises(BortError, match=r"state\.json: not the state of a checkpoint"):
+@pytest.mark.parametrize("content", [None, "", "{}", "[" * 100_000, '{"step": -1, "settings": {}}', '{"step": 1, "settings": []}'])
+def test_something_else_is_not_a_checkpoint(tmp_path, content):
+    if content is not None:
+        (tmp_path / "state.json").write_text(content)
+    with pytest.raises(BortError, match=r"state\.json: (not the state of a checkpoint|No such file)"):
         read_checkpoint(tmp_path)
+
+
+def test_files_that_are_no_checkpoints_are_left_alone(tmp_path, tokenizer):
+    for name in ("checkpoint_0000abc", "checkpoint_0000012_backup"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint_0000099").touch()
+    (tmp_path / ".checkpoint_0000007.x.partial").mkdir()
+    write(tmp_path, 5, tokenizer, keep_last=1)
+    assert latest_checkpoint(tmp_path).step == 5
+    forget_later_work(tmp_path, 0)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint_0000abc", "checkpoint_0000012_backup", "checkpoint_0000099"}

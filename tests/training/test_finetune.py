@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from bort import BortConfig, BortError
-from bort.gluon.finetuning import build_engine
+from bort.gluon.finetuning import build_engine, load_predictor
 from bort.model_directory import TrainedTask, read_model_directory
 from bort.settings import FinetuningSettings, OptimizerSettings
 from bort.tasks import get_task
-from bort.training.finetune import encode_rows, finetune, predict
+from bort.training.finetune import encode_rows, finetune, predict, predict_logits
 from bort.training.journal import read_metrics
 
 
@@ -73,7 +73,7 @@ def test_the_best_epoch_is_on_disk_and_made_the_predictions(run, tokenizer, conf
     assert result.dev["dev"]["accuracy"] == max(scores)
     model = read_model_directory(tmp_path / "run" / "best")
     assert model.task == TrainedTask("RTE", ("not_entailment", "entailment"), 48)
-    engine = build_engine(config, 2, False, 0.0, OptimizerSettings(), 0, classifier_parameters=model.parameters)
+    engine = load_predictor(config, 2, model.parameters)
     test = task.examples("test")
     again = predict(engine, task, encode_rows(test, tokenizer, 48), batch_size=3)
     assert [task.labels[int(value)] for value in again] == [row[1] for row in prediction_rows(result.files[0])[1:]]
@@ -93,8 +93,6 @@ def test_the_order_of_prediction_is_the_files_whatever_the_batch(repository, tok
     rows = encode_rows(task.examples("train"), tokenizer, 48)
     engine.load_state({name: value * 20 if name.endswith("weight") else value for name, value in engine.state().items()})
     alone = np.concatenate([engine.predict(rows.batch([row], 1)) for row in range(30)])
-    from bort.training.finetune import predict_logits
-
     together = predict_logits(engine, rows, batch_size=7)[:30]
     np.testing.assert_allclose(together, alone, atol=1e-4)
     assert len(np.unique(alone[:, 0])) > 20
@@ -126,3 +124,9 @@ def test_a_damaged_row_is_named_before_training_and_leaves_nothing(run, reposito
 def test_a_diagnostic_set_cannot_be_trained_on(run):
     with pytest.raises(BortError, match=r"AX has no training rows; .*MNLI"):
         run("AX")
+
+
+def test_divergence_is_reported_and_leaves_no_predictions(run, tmp_path):
+    with pytest.raises(BortError, match=r"SST-2: the loss is not finite in epoch 1; .*lower --lr"):
+        run("SST-2", lr=1e30, epochs=2)
+    assert not (tmp_path / "run" / "predictions").exists()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 
+import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from bort import BortError
 from bort.training.journal import CURVES_FILE, METRICS_FILE, Journal, read_metrics
 
 
@@ -61,3 +63,9 @@ def test_other_workers_write_nothing(tmp_path, capsys):
         journal.advance()
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    (tmp_path / METRICS_FILE).write_text('{"step": 1, "kind": "train"}\n{"ste\n{"step": 2, "kind": "train"}\n')
+    with pytest.raises(BortError, match=r"metrics\.jsonl, line 2"):
+        read_metrics(tmp_path)

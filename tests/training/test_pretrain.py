@@ -100,7 +100,37 @@ def test_resuming_with_other_settings_is_refused(train, tmp_path, change, messag
     other = PretrainingSettings(**{**SETTINGS.__dict__, **change})
     with pytest.raises(BortError, match=f"checkpoint_0000012: made with {message} .*--resume never"):
         train(tmp_path / "run", other)
-    train(tmp_path / "run", other, resume="never")
+
+
+def test_a_run_begun_anew_forgets_the_old_one(train, tmp_path):
+    other = PretrainingSettings(**{**SETTINGS.__dict__, "seed": 3})
+    train(tmp_path / "run", SETTINGS)
+    (tmp_path / "run" / "checkpoint_0000012_mine").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", other, resume="never", stop_after=6)
+    assert {path.name for path in (tmp_path / "run").glob("checkpoint*")} == {"checkpoint_0000004", "checkpoint_0000012_mine"}
+    train(tmp_path / "run", other)
+    train(tmp_path / "fresh", other)
+    run, fresh = parameters(tmp_path / "run"), parameters(tmp_path / "fresh")
+    assert all(np.array_equal(run[name], fresh[name]) for name in fresh)
+
+
+def test_a_finished_run_gives_its_scores_again(train, tmp_path):
+    first = train(tmp_path / "run")
+    assert train(tmp_path / "run") == first
+
+
+def test_divergence_is_reported_with_the_last_good_checkpoint(train, tmp_path):
+    with pytest.raises(BortError, match=r"the loss is not finite by step \d+; .*checkpoint"):
+        train(tmp_path / "run", PretrainingSettings(**{**SETTINGS.__dict__, "lr": 1e30}))
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_resuming_on_other_text_is_refused(train, make_engine, tokenizer, corpora, tmp_path):
+    train(tmp_path / "run")
+    engine, config = make_engine()
+    with pytest.raises(BortError, match="made with corpus"):
+        pretrain(engine, config, tokenizer, corpora[1], None, tmp_path / "run", SETTINGS, RunSettings())
 
 
 def test_a_damaged_checkpoint_is_named(train, tmp_path):
