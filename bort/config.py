@@ -144,4 +144,4 @@ def resolve_config(model: str | BortConfig) -> BortConfig:
         path = path / "config.json"
     if path.is_file():
         return BortConfig.from_json(path)
-    raise BortError(f'no architecture "{model}"; known are {", ".join(ARCHITECTURES)}, or give the path of a config.json')
+    raise BortError(f'no architecture "{model}"; known are {", ".join(ARCHITECTURES)}, or give a config.json or a model folder')

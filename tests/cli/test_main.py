@@ -118,7 +118,7 @@ WRONG = {
         r"empty\.txt: .*; a file stands where a folder is needed",
     ),
     "no checkpoint to resume": (PRETRAIN + "--data {i}/shards --resume {i}", r"state\.json: No such file"),
-    "no model folder": ("finetune --task RTE --model {i}/nowhere --output_dir {o}", "no model folder"),
+    "no model folder": ("finetune --task RTE --model {i}/nowhere --output_dir {o}", "nowhere.*or give a config.json or a model folder"),
     "predicting without a classifier": ("predict --checkpoint {i}/vocab --input -", r"config\.json"),
 }
 

@@ -46,7 +46,7 @@ def test_sums_are_over_all_workers(states):
     assert two["sum:evaluation_masked_tokens"] > one["sum:evaluation_masked_tokens"]
 
 
-@pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE"])
+@pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
 def test_a_launcher_that_horovod_does_not_know_is_refused(variable, repository):
     """Otherwise every process would train alone, into the same folder."""
     program = "from bort.gluon.distributed import join_workers; join_workers()"
