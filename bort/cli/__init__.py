@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import bort
+from bort.cli.options import HelpFormatter
 from bort.errors import BortError
 
 _REMEDIES = {
@@ -43,9 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name in VERBS:
         module = importlib.import_module(f"bort.cli.{name}")
-        verb = verbs.add_parser(
-            name, help=module.HELP, description=module.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-        )
+        verb = verbs.add_parser(name, help=module.HELP, description=module.__doc__, formatter_class=HelpFormatter, allow_abbrev=False)
         module.add_arguments(verb)
         verb.set_defaults(run=module.run)
     return parser

@@ -15,6 +15,13 @@ from typing import Any, TypeVar, get_type_hints
 SettingsT = TypeVar("SettingsT")
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds its default to an option's help, where there is one to speak of."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 def add_settings(parser: argparse.ArgumentParser, settings: type[Any], choices: dict[str, tuple[str, ...]] | None = None) -> None:
     """Add one option for each field of a dataclass.
 
@@ -52,4 +59,4 @@ def _attribute_help(settings: type[Any]) -> dict[str, str]:
     section = inspect.getdoc(settings).split("Attributes:\n", 1)[1]  # type: ignore[union-attr]
     entries = re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", section, flags=re.MULTILINE)
     # argparse reads % as the start of a format.
-    return {name: re.sub(r"\s+", " ", text).replace("%", "%%").replace("``", "") for name, text in entries}
+    return {name: re.sub(r"\s+", " ", text).replace("%", "%%").replace("``", "").rstrip(".") for name, text in entries}

@@ -6,6 +6,8 @@ import argparse
 import itertools
 import sys
 
+from bort.cli.options import HelpFormatter
+
 HELP = "train a byte-level BPE or SentencePiece vocabulary; convert between formats"
 _MIN_FREQUENCY = 2  # as RoBERTa's vocabulary was trained
 
@@ -17,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "train",
         help="learn a vocabulary from text",
         description="Learn a vocabulary from text, laid out as RoBERTa's: <s> <pad> </s> <unk> are the ids 0 to 3.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     train.add_argument("--input", nargs="+", required=True, metavar="TEXT", help="files, patterns or folders; a comma separates several")
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "convert",
         help="write a vocabulary in another format",
         description="Write a byte-level BPE as vocab.json and merges.txt, or as GluonNLP's .vocab and BPE rank file.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
     convert.add_argument("--vocab", required=True, metavar="DIR", help="folder of the vocabulary, in either format")
