@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
 
 from bort import BortConfig, BortError
-from bort.model_directory import TrainedTask, read_model_directory, write_model_directory
+from bort.model_directory import ModelSource, TrainedTask, find_model, read_model_directory, write_model_directory
 from bort.parameters import read_parameters
 
 ARRAYS = {"word_embed.0.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
@@ -58,3 +59,22 @@ def test_a_damaged_task_is_refused(folder, task):
 def test_a_model_without_a_task_has_none(tokenizer, tmp_path):
     write_model_directory(tmp_path / "model", BortConfig(vocab_size=400), ARRAYS, tokenizer)
     assert read_model_directory(tmp_path / "model").task is None
+
+
+def test_a_model_is_found_by_folder_architecture_or_file(folder, tmp_path):
+    assert find_model(str(folder), None) == ModelSource(str(folder), read_model_directory(folder).config, folder / "bort.params")
+    other = tmp_path / "other.params"
+    assert find_model(str(folder), str(other)).parameters == other
+    assert find_model("bort_2_16_512_1024", None).parameters is None
+    with pytest.raises(BortError, match=r"a config\.json or a model folder"):
+        find_model("nowhere", None)
+
+
+def test_a_fingerprint_is_the_files_content_whatever_its_name(folder, tmp_path):
+    source = find_model(str(folder), None)
+    (tmp_path / "copy.params").write_bytes((folder / "bort.params").read_bytes())
+    copy = find_model(str(folder), str(tmp_path / "copy.params"))
+    assert copy.fingerprint() == source.fingerprint() == hashlib.sha256((folder / "bort.params").read_bytes()).hexdigest()
+    assert find_model("bort_2_16_512_1024", None).fingerprint() is None
+    with pytest.raises(BortError, match=r"nowhere\.params: cannot read"):
+        find_model(str(folder), str(tmp_path / "nowhere.params")).fingerprint()

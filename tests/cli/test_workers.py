@@ -1,0 +1,119 @@
+"""The training commands on one and on two Horovod workers: real processes, the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bort.cli import main
+from bort.parameters import read_parameters
+from bort.training.journal import read_metrics
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, repository, tokenizer):
+    """Vocabulary, shards, a teacher of two updates, and a configuration without dropout, which each worker would draw for itself."""
+    folder = tmp_path_factory.mktemp("workers")
+    tokenizer.save(folder / "vocab")
+    sizes = {"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64}
+    (folder / "config.json").write_text(json.dumps(sizes | {"vocab_size": len(tokenizer.vocab), "hidden_dropout_prob": 0.0}))
+    for part in ("corpus", "heldout"):
+        source = ["--input", str(repository / "test_data" / part), "--vocab", str(folder / "vocab"), "--max_seq_length", "32"]
+        assert main(["data", *source, "--output", str(folder / part)]) == 0
+    run("pretrain", folder, "teacher", 1, "--teacher_model none --num_steps 2 --seed 9")
+    return folder
+
+
+def run(verb, folder, output, workers, options):
+    """Run ``bort VERB`` on so many workers and return the run's folder; only worker 0 may print."""
+    shared = {
+        "pretrain": f"--data {folder}/corpus --data_eval {folder}/heldout --vocab {folder}/vocab --model {folder}/config.json --lr 1e-3",
+        "finetune": f"--model {folder}/teacher/model --data_root test_data --task SST-2 --max_len 48 --dropout 0",
+    }[verb]
+    command = [sys.executable, "-m", "bort", verb, *shared.split(), "--output_dir", str(folder / output), *options.split()]
+    launcher = ["horovodrun", "--gloo", "-np", str(workers)] if workers > 1 else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    repository = Path(__file__).resolve().parents[2]
+    result = subprocess.run(
+        [*launcher, *command], cwd=repository, env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    if workers > 1:
+        # horovodrun says before each line which worker printed it.
+        assert {line.split(":", 1)[0] for line in result.stdout.splitlines() if line} == {"[0]<stdout>"}, result.stdout
+    assert len(list((folder / output / "tensorboard").iterdir())) == 1
+    return folder / output
+
+
+def largest_difference(first, second):
+    one, two = read_parameters(first), read_parameters(second)
+    assert one.keys() == two.keys()
+    return max(float(np.abs(one[name] - two[name]).max()) for name in one)
+
+
+DISTIL = "--teacher_model {folder}/teacher/model --num_steps 4 --log_interval 2 --ckpt_interval 0 "
+SPLITS = {
+    "2 workers": (2, "--batch_size 6"),
+    "2 workers, 2 micro-batches": (2, "--batch_size 3 --accumulate 2"),
+    "3 workers": (3, "--batch_size 4"),
+}
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    return run("pretrain", folder, "alone", 1, DISTIL.format(folder=folder) + "--batch_size 12")
+
+
+@pytest.fixture(scope="module")
+def distil(folder):
+    """Distils with the batches of ``alone`` in one of ``SPLITS``, each once."""
+
+    @cache
+    def distil(split):
+        workers, options = SPLITS[split]
+        return run("pretrain", folder, split, workers, DISTIL.format(folder=folder) + options)
+
+    return distil
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_distillation_on_several_workers_is_that_on_one(alone, distil, split):
+    together = distil(split)
+    # Sums of gradients are added up in another order; BERTAdam's first steps make up to 1e-6 of it.
+    assert largest_difference(alone / "model" / "bort.params", together / "model" / "bort.params") < 1e-5
+    entries, expected = read_metrics(together), read_metrics(alone)
+    assert [(entry["step"], entry["kind"]) for entry in entries] == [(2, "train"), (4, "train"), (4, "eval")]
+    for entry, one in zip(entries, expected, strict=True):
+        assert entry.keys() == one.keys()
+        for name in entry.keys() - {"kind", "tokens_per_second"}:
+            assert entry[name] == pytest.approx(one[name], rel=1e-4), name
+
+
+def test_three_workers_give_the_same_bits_every_time(folder, distil):
+    """Two workers always do, since a sum of two does not depend on the order."""
+    first, second = distil("3 workers"), run("pretrain", folder, "again", 3, DISTIL.format(folder=folder) + SPLITS["3 workers"][1])
+    assert largest_difference(first / "model" / "bort.params", second / "model" / "bort.params") == 0.0
+
+
+def test_fine_tuning_on_two_workers_is_that_on_one(folder):
+    """160 rows in batches of 48 leave 16 to the last batch of an epoch: fewer than a batch for one worker and none for the other."""
+    options = "--epochs 4 --lr 3e-3 --warmup_ratio 0.2 --batch_size "
+    one, two = run("finetune", folder, "one", 1, options + "48"), run("finetune", folder, "two", 2, options + "24")
+    assert largest_difference(one / "best" / "bort.params", two / "best" / "bort.params") < 1e-5
+    entries, expected = read_metrics(two), read_metrics(one)
+    assert [(entry["step"], entry["kind"]) for entry in entries] == [
+        (4 * epoch, kind) for epoch in (1, 2, 3, 4) for kind in ("train", "eval")
+    ]
+    for entry, one_alone in zip(entries, expected, strict=True):
+        for name in one_alone.keys() - {"kind"}:
+            assert entry[name] == pytest.approx(one_alone[name], rel=1e-4), name
+    predictions = (one / "predictions" / "SST-2.tsv").read_text()
+    assert {line.split("\t")[1] for line in predictions.splitlines()} == {"prediction", "0", "1"}
+    assert (two / "predictions" / "SST-2.tsv").read_text() == predictions
