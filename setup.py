@@ -16,6 +16,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["bort", "bort.*", "data", "data.*"]),
+    package_data={"bort.gluon": ["kernels.cc"]},
     entry_points={"console_scripts": ["bort=bort.cli:main"]},
     install_requires=[
         "gigatoken==0.10.0",
@@ -31,6 +32,7 @@ setup(
         "tensorboardX>=2.6",
         "tokenizers>=0.20",
         "tqdm>=4.66",
+        "zstandard>=0.22",
     ],
     extras_require={
         # One build of MXNet is installed at a time; they share the import name. GPU wheels reach compute capability 8.6 at most.
@@ -40,5 +42,7 @@ setup(
         "horovod": ["horovod==0.28.1"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
         "torch": ["torch==2.13.0"],
+        # What benchmarks compare with: bort bench pretrain --vs torch.
+        "peers": ["torch==2.13.0", "transformers==5.23.0"],
     },
 )

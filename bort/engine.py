@@ -70,7 +70,11 @@ class Engine(Protocol[BatchT]):
         """Queue all-reduce, division by the weight of the global batch, clipping and one optimiser step."""
 
     def drain(self) -> dict[str, float]:
-        """Running sums over all workers since the last call."""
+        """Running sums over all workers since the last call, and what is measured of the parameters now.
+
+        Among the sums are ``updates``, ``gradient_norm``, and of training batches ``tokens`` and ``slots``, the positions that held a token
+        and all positions; ``parameter_norm`` is that of now.
+        """
 
     def agree(self, number: int) -> int:
         """The number that worker 0 gave, on every worker."""

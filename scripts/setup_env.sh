@@ -69,5 +69,7 @@ ln -sfn "$PWD/bort/gluon/numpy_aliases.py" "$("$venv/bin/python" -c 'import sysc
 horovod_is_built || build_horovod
 check_horovod
 "$venv/bin/pip" install -qq --no-build-isolation --no-deps --editable .
+# The first training run would compile them otherwise.
+"$venv/bin/python" -m bort.gluon.kernels >/dev/null || fail "the CPU kernels of bort/gluon/kernels.cc do not compile; see the message above"
 fingerprint >"$venv/bort-fingerprint"
 say "done: $venv/bin/bort"

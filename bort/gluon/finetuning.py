@@ -7,10 +7,12 @@ from pathlib import Path
 
 import mxnet as mx
 import numpy as np
+from mxnet import autograd
 from numpy.typing import NDArray
 
 from bort.config import BortConfig
 from bort.engine import ClassificationBatch
+from bort.gluon import kernels
 from bort.gluon.distributed import Workers, join_workers
 from bort.gluon.engine import GluonEngine, to_device
 from bort.gluon.losses import CLASSIFICATION_SUMS, ClassificationLoss
@@ -36,7 +38,7 @@ class GluonFinetuningEngine(GluonEngine):
         is_regression: bool,
         workers: Workers | None = None,
     ) -> None:
-        super().__init__(classifier, ctx, optimizer, workers or Workers(), CLASSIFICATION_SUMS)
+        super().__init__(classifier, ctx, optimizer, workers or Workers(), CLASSIFICATION_SUMS, kernels.are_available(ctx))
         self._predictor = GluonPredictor(classifier, ctx)
         self._loss = ClassificationLoss(classifier, is_regression)
         self._loss.hybridize(static_alloc=True)
@@ -44,7 +46,11 @@ class GluonFinetuningEngine(GluonEngine):
     def accumulate(self, batch: ClassificationBatch) -> None:
         """Queue forward and backward of one micro-batch."""
         arrays = (batch.input_ids, batch.valid_length, batch.labels, batch.weights)
-        self._accumulate(self._loss, [to_device(self._ctx, array) for array in arrays], batch.seed)
+        with self.micro_batch(batch):
+            with autograd.record():
+                loss, sums = self._loss(*(to_device(self._ctx, array) for array in arrays))
+            loss.backward()
+        self.count_loss(sums)
 
     def predict(self, batch: ClassificationBatch) -> NDArray[np.float32]:
         """Wait; logits (B, num_classes) without dropout."""
@@ -68,7 +74,7 @@ def load_predictor(config: BortConfig, num_classes: int, parameters: Path) -> Gl
     Raises:
         BortError: if the file is missing, damaged or does not fit.
     """
-    classifier = BortClassifier(BortModel(config, use_decoder=False, prefix=""), num_classes)
+    classifier = BortClassifier(BortModel(config, use_decoder=False, use_kernels=kernels.are_available(mx.cpu()), prefix=""), num_classes)
     load_parameters(classifier, parameters, mx.cpu())
     classifier.hybridize(static_alloc=True)
     return GluonPredictor(classifier, mx.cpu())
@@ -96,7 +102,7 @@ def build_engine(
     """
     workers = join_workers()
     ctx = workers.device(use_gpu)
-    encoder = BortModel(replace(config, hidden_dropout_prob=dropout), use_decoder=False, prefix="")
+    encoder = BortModel(replace(config, hidden_dropout_prob=dropout), use_decoder=False, use_kernels=kernels.are_available(ctx), prefix="")
     classifier = BortClassifier(encoder, num_classes, dropout)
     initialize(classifier, ctx, seed)
     if encoder_parameters is not None:

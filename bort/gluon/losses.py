@@ -1,8 +1,9 @@
 """Masked-language-model and distillation losses, as sums that a global batch can be normalised by.
 
-Notable: a loss block returns sums over its own masked positions, never means, so that gradient accumulation and the number of workers
-change nothing: the engine divides once, by the number of masked tokens of the global batch. Entropies and agreement of student and teacher
-come with the loss, because a broken distillation loss shows there on the first day.
+Notable: losses are sums over a batch's own masked positions, never means, so that gradient accumulation and the number of workers change
+nothing: the engine divides once, by the number of masked tokens of the global batch. Entropies and agreement of student and teacher come
+with the loss, because a broken distillation loss shows there on the first day. The gradient with respect to the logits has a closed form,
+so a kernel makes it together with the sums while a row of logits is in the cache.
 
 With s and t the student's and the teacher's logits at a masked position, T the temperature and q = softmax(t/T):
 ``KD = T² · Σ_v q_v (log q_v - log_softmax(s/T)_v)``, whose gradient with respect to s is ``T (softmax(s/T) - q)`` (Hinton et al. 2015).
@@ -12,9 +13,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import mxnet as mx
+from mxnet import autograd
 from mxnet.gluon import HybridBlock
 
-from bort.gluon.model import BortClassifier, BortModel
+from bort.gluon.model import BortClassifier
 
 MASKED_SUMS = ("masked_tokens", "mlm_loss", "mlm_correct", "student_entropy")
 DISTILLATION_SUMS = ("kd_loss", "teacher_entropy", "agreement", "teacher_correct")
@@ -38,39 +41,61 @@ def published_kd(F: Any, student_logits: Any, teacher_logits: Any, temperature: 
 _KD = {"hinton": hinton_kd, "published": published_kd}
 
 
-class MaskedLoss(HybridBlock):
-    """Weighted sum of the masked-language-model and distillation losses of a student over one batch.
+class MaskedLoss:
+    """Weighted sum of the masked-language-model and distillation losses over rows of logits, and its gradient.
 
     Args:
-        student: model with a head.
         mlm_weight: weight of the cross-entropy with the true tokens.
         kd_weight: weight of the distillation loss; unused without teacher logits.
         temperature: of both softmaxes in the distillation loss.
         kd_loss: ``hinton`` or ``published``.
+        use_kernels: compute by ``bort/gluon/kernels.cc`` what it knows, all but the published loss; for the CPU only.
     """
 
     def __init__(
-        self, student: BortModel, mlm_weight: float = 1.0, kd_weight: float = 0.0, temperature: float = 1.0, kd_loss: str = "hinton"
+        self, mlm_weight: float = 1.0, kd_weight: float = 0.0, temperature: float = 1.0, kd_loss: str = "hinton", use_kernels: bool = False
     ) -> None:
+        self._attributes = {"mlm_weight": mlm_weight, "kd_weight": kd_weight, "temperature": temperature}
+        self._uses_kernel = use_kernels and kd_loss == "hinton"
+        self._block = _MaskedLossBlock(mlm_weight, kd_weight, temperature, kd_loss)
+        self._block.hybridize(static_alloc=True)
+
+    def __call__(
+        self, logits: mx.nd.NDArray, labels: mx.nd.NDArray, weights: mx.nd.NDArray, teacher_logits: mx.nd.NDArray | None = None
+    ) -> tuple[mx.nd.NDArray, mx.nd.NDArray]:
+        """Queue the loss and its gradient; nothing is recorded for differentiation.
+
+        Args:
+            logits: (B, M, V); labels, weights: (B, M), weight 0 for an unused slot; teacher_logits: (B, M, V).
+
+        Returns:
+            The vector of ``MASKED_SUMS`` (followed by ``DISTILLATION_SUMS`` with a teacher), and the gradient of the loss with respect to
+            ``logits``, (B, M, V).
+        """
+        teacher = () if teacher_logits is None else (teacher_logits.detach(),)
+        if not self._uses_kernel:
+            leaf = logits.detach()
+            leaf.attach_grad()
+            with autograd.record():
+                loss, sums = self._block(leaf, labels, weights, *teacher)
+            loss.backward()
+            return sums, leaf.grad
+        rows = [logits.detach().reshape((-3, 0)), labels.reshape((-1,)), weights.reshape((-1,)), *(t.reshape((-3, 0)) for t in teacher)]
+        sums, gradient = mx.nd.bort_masked_loss(*rows, teacher=len(teacher), **self._attributes)
+        return sums, gradient.reshape(logits.shape)
+
+
+class _MaskedLossBlock(HybridBlock):
+    """The same by MXNet's operators: returns the loss, shape (1,), and the vector of sums."""
+
+    def __init__(self, mlm_weight: float, kd_weight: float, temperature: float, kd_loss: str) -> None:
         super().__init__()
-        self.student = student
         self._mlm_weight = mlm_weight
         self._kd_weight = kd_weight
         self._temperature = temperature
         self._kd = _KD[kd_loss]
 
-    def hybrid_forward(
-        self, F: Any, input_ids: Any, valid_length: Any, positions: Any, labels: Any, weights: Any, teacher_logits: Any = None
-    ) -> Any:
-        """Sums over the used slots of a batch.
-
-        Args:
-            input_ids: (B, T); valid_length: (B,); positions, labels, weights: (B, M); teacher_logits: (B, M, V) or None.
-
-        Returns:
-            The loss, shape (1,), and the vector of ``MASKED_SUMS`` (followed by ``DISTILLATION_SUMS`` with a teacher).
-        """
-        _, logits = self.student(input_ids, valid_length, positions)
+    def hybrid_forward(self, F: Any, logits: Any, labels: Any, weights: Any, teacher_logits: Any = None) -> Any:
         log_probabilities = F.log_softmax(logits, axis=-1)
         mlm = _weighted_sum(F, -F.pick(log_probabilities, labels, axis=-1), weights)
         guess = F.argmax(logits, axis=-1)
@@ -78,21 +103,24 @@ class MaskedLoss(HybridBlock):
             F.sum(weights),
             mlm,
             _weighted_sum(F, guess == labels, weights),
-            _weighted_sum(F, -F.sum(F.exp(log_probabilities) * log_probabilities, axis=-1), weights),
+            _weighted_sum(F, _entropy(F, log_probabilities), weights),
         ]
         loss = self._mlm_weight * mlm
         if teacher_logits is not None:
             kd = _weighted_sum(F, self._kd(F, logits, teacher_logits, self._temperature), weights)
             loss = loss + self._kd_weight * kd
-            log_teacher = F.log_softmax(teacher_logits, axis=-1)
             teacher_guess = F.argmax(teacher_logits, axis=-1)
             sums += [
                 kd,
-                _weighted_sum(F, -F.sum(F.exp(log_teacher) * log_teacher, axis=-1), weights),
+                _weighted_sum(F, _entropy(F, F.log_softmax(teacher_logits, axis=-1)), weights),
                 _weighted_sum(F, guess == teacher_guess, weights),
                 _weighted_sum(F, teacher_guess == labels, weights),
             ]
         return loss, F.BlockGrad(F.concat(*[value.reshape((1,)) for value in sums], dim=0))
+
+
+def _entropy(F: Any, log_probabilities: Any) -> Any:
+    return -F.sum(F.exp(log_probabilities) * log_probabilities, axis=-1)
 
 
 class ClassificationLoss(HybridBlock):

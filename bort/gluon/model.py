@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from pathlib import Path
 from typing import Any
 
 import gluonnlp as nlp
@@ -17,9 +16,11 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import HybridBlock, nn
 
-from bort.config import BortConfig, resolve_config
+from bort.config import BortConfig
 from bort.errors import BortError
-from bort.gluon.parameters import distinct_parameters, load_parameters
+from bort.gluon import kernels
+from bort.gluon.parameters import distinct_parameters, set_arrays
+from bort.model_directory import find_model
 from bort.randomness import Purpose, generator
 from bort.tokenizer import Tokenizer
 from bort.vocabulary import Vocab
@@ -41,9 +42,10 @@ class BortModel(_QuietBlock):
     Args:
         config: sizes.
         use_decoder: build the head; its output projection is tied to the word embedding.
+        use_kernels: run LayerNorms and attention by ``bort/gluon/kernels.cc``; for the CPU only.
     """
 
-    def __init__(self, config: BortConfig, use_decoder: bool = True, **block: Any) -> None:
+    def __init__(self, config: BortConfig, use_decoder: bool = True, use_kernels: bool = False, **block: Any) -> None:
         super().__init__(**block)
         self.config = config
         self.use_decoder = use_decoder
@@ -62,16 +64,23 @@ class BortModel(_QuietBlock):
                 cell.proj.weight.shape = (config.hidden_size, config.hidden_size)
                 cell.ffn.ffn_1.weight.shape = (config.intermediate_size, config.hidden_size)
                 cell.ffn.ffn_2.weight.shape = (config.hidden_size, config.intermediate_size)
+            if use_kernels:
+                self.encoder.layer_norm = _KernelLayerNorm(self.encoder.layer_norm)
+                for cell in self.encoder.transformer_cells:
+                    cell.attention_cell = _KernelSelfAttention(cell.attention_cell)
+                    cell.layer_norm = _KernelLayerNorm(cell.layer_norm)
+                    cell.ffn.layer_norm = _KernelLayerNorm(cell.ffn.layer_norm)
             self.word_embed = nn.HybridSequential(prefix="word_embed_")
             with self.word_embed.name_scope():
                 self.word_embed.add(nn.Embedding(config.vocab_size, config.hidden_size))
             if use_decoder:
                 self.decoder = nn.HybridSequential(prefix="decoder_")
                 with self.decoder.name_scope():
+                    norm = nn.LayerNorm(in_channels=config.hidden_size, epsilon=config.decoder_layer_norm_eps)
                     self.decoder.add(
                         nn.Dense(config.hidden_size, flatten=False, in_units=config.hidden_size),
                         nn.GELU(),
-                        nn.LayerNorm(in_channels=config.hidden_size, epsilon=config.decoder_layer_norm_eps),
+                        _KernelLayerNorm(norm) if use_kernels else norm,
                         nn.Dense(config.vocab_size, flatten=False, in_units=config.hidden_size, params=self.word_embed[0].collect_params()),
                     )
 
@@ -90,34 +99,66 @@ class BortModel(_QuietBlock):
         Raises:
             BortError: if T exceeds the learned positions, or positions are given to a model without a head.
         """
-        valid_length = _checked_length(self.config, input_ids, valid_length)
+        return self.encode(self.word_embed(input_ids), valid_length, masked_positions)
+
+    def encode(self, embedded: Any, valid_length: Any = None, masked_positions: Any = None) -> Any:
+        """As calling the model, from the words' embeddings (B, T, hidden_size) on."""
+        valid_length = _checked_length(self.config, embedded, valid_length, self.word_embed[0].weight.dtype)
         if masked_positions is not None and not self.use_decoder:
             raise BortError("masked_positions need the masked-language-model head; build the model with use_decoder=True")
-        sequence = super().__call__(input_ids, valid_length)
+        sequence = super().__call__(embedded, valid_length)
         # The head is called from here, not from hybrid_forward, so that encoder and head are compiled each on its own and calls with and
         # without positions can alternate.
         return sequence if masked_positions is None else (sequence, self.decoder(_gather(sequence, masked_positions)))
 
-    def hybrid_forward(self, F: Any, input_ids: Any, valid_length: Any) -> Any:
+    def hybrid_forward(self, F: Any, embedded: Any, valid_length: Any) -> Any:
         # GluonNLP's encoder works on (T, B, hidden_size).
-        embedded = self.word_embed(input_ids).transpose((1, 0, 2))
-        encoded, _ = self.encoder(embedded, None, valid_length)
+        encoded, _ = self.encoder(embedded.transpose((1, 0, 2)), None, valid_length)
         return encoded.transpose((1, 0, 2))
 
 
-def _checked_length(config: BortConfig, input_ids: Any, valid_length: Any) -> Any:
+class _KernelLayerNorm(nn.LayerNorm):
+    """LayerNorm over the last axis by Bort's kernel, with the parameters and the name of ``norm``."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__(in_channels=norm.gamma.shape[0], epsilon=norm._epsilon, prefix=norm.prefix, params=norm.params)
+
+    def hybrid_forward(self, F: Any, data: Any, gamma: Any, beta: Any) -> Any:
+        return F.bort_layer_norm(data, gamma, beta, eps=self._epsilon)
+
+
+class _KernelSelfAttention(nlp.model.bert.DotProductSelfAttentionCell):
+    """Self-attention by Bort's kernel, with the parameters and the name of ``cell``."""
+
+    def __init__(self, cell: nlp.model.bert.DotProductSelfAttentionCell) -> None:
+        super().__init__(cell.units, cell._num_heads, cell._dropout, prefix=cell.prefix, params=cell.params)
+
+    def hybrid_forward(self, F: Any, inputs: Any, valid_length: Any, **parameters: Any) -> Any:
+        """Take inputs (T, B, C) and valid_length (B, T), the same in each column; return the context (T, B, C) and no weights."""
+        projected = [
+            F.FullyConnected(inputs, parameters[f"{name}_weight"], parameters[f"{name}_bias"], num_hidden=self.units, flatten=False)
+            for name in ("query", "key", "value")
+        ]
+        lengths = F.cast(F.slice_axis(valid_length, axis=1, begin=0, end=1), dtype="float32").reshape((-1,))
+        # An operator is not told whether it trains, but Dropout is: it leaves a one alone only in prediction.
+        gate = F.Dropout(F.ones((1,)), p=self._dropout)
+        seed = F.random.uniform(0, 2**24, shape=(2,))
+        return F.bort_attention(*projected, lengths, F.BlockGrad(gate), seed, heads=self._num_heads, dropout=self._dropout), None
+
+
+def _checked_length(config: BortConfig, inputs: Any, valid_length: Any, dtype: Any = "float32") -> Any:
     """``valid_length`` as the encoder takes it; symbols, which a compiled parent block hands down, were checked there.
 
     A hybridized block is compiled for one set of arguments, so an absent length becomes a full one.
     """
-    if not isinstance(input_ids, mx.nd.NDArray):
+    if not isinstance(inputs, mx.nd.NDArray):
         return valid_length
-    batch_size, length = input_ids.shape
+    batch_size, length = inputs.shape[:2]
     if length > config.max_position_embeddings:
         raise BortError(f"sequences of {length} tokens do not fit max_position_embeddings {config.max_position_embeddings}")
     if valid_length is None:
-        return mx.nd.full((batch_size,), length, ctx=input_ids.context)
-    return valid_length.astype("float32", copy=False)
+        return mx.nd.full((batch_size,), length, ctx=inputs.context, dtype=dtype)
+    return valid_length.astype(dtype, copy=False)
 
 
 def _gather(sequence: Any, positions: Any) -> Any:
@@ -186,7 +227,7 @@ def initialize(net: HybridBlock, ctx: mx.Context | list[mx.Context], seed: int =
 
 
 def get_bort_model(
-    model_name: str | BortConfig = "bort_4_8_768_1024",
+    model_name: str | os.PathLike[str] | BortConfig = "bort_4_8_768_1024",
     dataset_name: str | None = None,
     vocab: Vocab | Tokenizer | str | os.PathLike[str] | None = None,
     params: str | os.PathLike[str] | None = None,
@@ -197,13 +238,14 @@ def get_bort_model(
     """Build a named (or any) Bort, loaded from a parameter file or initialised Normal(0.02).
 
     Args:
-        model_name: an architecture of :data:`bort.config.ARCHITECTURES`, a ``config.json``, or a :class:`BortConfig`.
+        model_name: an architecture of :data:`bort.config.ARCHITECTURES`, a ``config.json`` or a :class:`BortConfig`; or a model folder or
+            a folder that Transformers wrote for a BERT or RoBERTa, with its own parameters unless ``params`` are given.
         dataset_name: name of a published vocabulary, looked for in the usual places.
         vocab: a ``Vocab``, or the directory of one; overrides ``dataset_name``.
-        params: ``.params`` or ``.safetensors`` file under published names.
+        params: ``.params`` or ``.safetensors`` file; its names may be the published ones, GluonNLP's BERT's or Transformers'.
         use_decoder: keep the masked-language-model head.
         ctx: device or devices; the CPU by default.
-        seed: fixes the initial weights where no ``params`` are given.
+        seed: fixes the initial weights where there are no parameters.
 
     Returns:
         The model, hybridized with static memory, and the vocabulary, None if none was named.
@@ -211,17 +253,20 @@ def get_bort_model(
     Raises:
         BortError: if a file is missing, damaged, or does not fit the architecture, or the vocabulary has another size than the model.
     """
-    config = resolve_config(model_name)
+    source = find_model(model_name, params)
+    config = source.config
     if isinstance(vocab, Tokenizer):
         vocab = vocab.vocab
     elif not isinstance(vocab, Vocab) and (vocab is not None or dataset_name is not None):
         vocab = find_tokenizer(vocab, dataset_name).vocab
     if vocab is not None and len(vocab) != config.vocab_size:
         raise BortError(f"the vocabulary has {len(vocab)} tokens, the model {config.vocab_size}; they belong to different models")
-    net = BortModel(config, use_decoder=use_decoder, prefix="")
-    if params is None:
-        initialize(net, ctx or mx.cpu(), seed)
+    ctx = ctx or mx.cpu()
+    first = ctx if isinstance(ctx, mx.Context) else ctx[0]
+    net = BortModel(config, use_decoder=use_decoder, use_kernels=kernels.are_available(first), prefix="")
+    if source.parameters is None:
+        initialize(net, ctx, seed)
     else:
-        load_parameters(net, Path(params), ctx or mx.cpu())
+        set_arrays(net, source.read_parameters(), ctx, str(source.parameters))
     net.hybridize(static_alloc=True)
     return net, vocab

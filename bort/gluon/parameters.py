@@ -13,8 +13,8 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import HybridBlock, Parameter
 
+from bort.encoder_files import read_encoder
 from bort.errors import BortError
-from bort.parameters import read_parameters
 
 DECODER_PREFIX = "decoder."
 
@@ -67,7 +67,7 @@ def load_parameters(net: HybridBlock, path: Path, ctx: mx.Context | list[mx.Cont
     Raises:
         BortError: if the file is missing, damaged or does not fit.
     """
-    set_arrays(net, read_parameters(path), ctx, str(path))
+    set_arrays(net, read_encoder(path), ctx, str(path))
 
 
 def _and_more(names: list[str]) -> str:

@@ -12,6 +12,17 @@ from bort.gluon.pretraining import GluonPretrainingEngine
 from bort.settings import DistillationSettings, OptimizerSettings
 
 VOCAB_SIZE = 120
+SHAPES = {"layer.weight": (4, 3), "layer.bias": (4,), "norm.gamma": (4,), "norm.beta": (4,)}
+
+
+def make_parameters(seed=0):
+    random = np.random.default_rng(seed)
+    parameters = {}
+    for name, shape in SHAPES.items():
+        parameters[name] = mx.gluon.Parameter(name.replace(".", "_"), shape=shape, grad_req="add")
+        parameters[name].initialize(mx.init.Zero())
+        parameters[name].set_data(mx.nd.array(random.normal(size=shape)))
+    return parameters
 
 
 def config(dropout=0.0, **sizes):

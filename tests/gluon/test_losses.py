@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from bort import BortClassifier, BortConfig, BortModel, get_bort_model
+from bort import BortClassifier, BortConfig, BortModel
+from bort.gluon import kernels
 from bort.gluon.losses import ClassificationLoss, MaskedLoss, hinton_kd, published_kd
 from bort.gluon.model import initialize
 
@@ -62,38 +63,44 @@ def test_the_published_loss_has_its_form_and_next_to_no_gradient():
     assert np.linalg.norm(gradient) < 1e-3 * np.linalg.norm(right)
 
 
-def test_masked_loss_sums_over_used_slots_only():
-    config = BortConfig(
-        hidden_size=16, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=16, vocab_size=VOCAB_SIZE
-    )
-    net, _ = get_bort_model(config, seed=0)
-    random = np.random.default_rng(6)
-    input_ids, valid_length = random.integers(VOCAB_SIZE, size=(2, 10)), np.array([10, 7])
-    positions, labels = random.integers(7, size=(2, 3)), random.integers(VOCAB_SIZE, size=(2, 3))
+@pytest.mark.parametrize("use_kernels", [False, True])
+@pytest.mark.parametrize("with_teacher", [False, True])
+@pytest.mark.parametrize(("temperature", "vocab_size"), [(1.0, VOCAB_SIZE), (2.0, VOCAB_SIZE), (3.5, 1003)])
+def test_masked_loss_and_gradient_over_used_slots_only(use_kernels, with_teacher, temperature, vocab_size):
+    if use_kernels and not kernels.are_available(mx.cpu()):
+        pytest.skip("no C++ compiler here, so there are no kernels to test")
+    student, teacher = (random_logits(seed, shape=(2, 3, vocab_size)) for seed in (6, 7))
+    labels = np.random.default_rng(8).integers(vocab_size, size=(2, 3))
+    # One label is the student's guess, and one the teacher's, so that counts are not all zero.
+    labels[0, 0], labels[0, 1] = student[0, 0].argmax(), teacher[0, 1].argmax()
     weights = np.array([[1, 1, 0], [1, 0, 0]], dtype=np.float32)
-    teacher = random_logits(7, shape=(2, 3, VOCAB_SIZE))
-    inputs = [mx.nd.array(array) for array in (input_ids, valid_length, positions, labels, weights, teacher)]
-    loss, sums = MaskedLoss(net, mlm_weight=0.1, kd_weight=0.5, temperature=2.0)(*inputs)
+    loss = MaskedLoss(0.1, 0.5, temperature, use_kernels=use_kernels)
+    sums, gradient = loss(*map(mx.nd.array, (student, labels, weights, *([teacher] if with_teacher else []))))
 
     used = weights.astype(bool)
-    s = net(*inputs[:3])[1].asnumpy().astype(np.float64)[used]
-    t, y = teacher.astype(np.float64)[used], labels[used]
+    s, t, y = student.astype(np.float64)[used], teacher.astype(np.float64)[used], labels[used]
     log_p, log_t = log_softmax(s, axis=-1), log_softmax(t, axis=-1)
-    q = softmax(t / 2, axis=-1)
-    mlm = -log_p[np.arange(3), y].sum()
-    kd = 4 * (q * (np.log(q) - log_softmax(s / 2, axis=-1))).sum()
-    expected = [
-        3,
-        mlm,
-        (s.argmax(-1) == y).sum(),
-        -(np.exp(log_p) * log_p).sum(),
-        kd,
-        -(np.exp(log_t) * log_t).sum(),
-        (s.argmax(-1) == t.argmax(-1)).sum(),
-        (t.argmax(-1) == y).sum(),
-    ]
-    np.testing.assert_allclose(sums.asnumpy(), expected, rtol=1e-4, atol=1e-4)
-    assert loss.asscalar() == pytest.approx(0.1 * mlm + 0.5 * kd, rel=1e-5)
+    p, q = softmax(s / temperature, axis=-1), softmax(t / temperature, axis=-1)
+    expected = [3, -log_p[np.arange(3), y].sum(), (s.argmax(-1) == y).sum(), -(np.exp(log_p) * log_p).sum()]
+    slope = 0.1 * (np.exp(log_p) - np.eye(vocab_size)[y])
+    if with_teacher:
+        kd = temperature**2 * (q * (np.log(q) - np.log(p))).sum()
+        expected += [kd, -(np.exp(log_t) * log_t).sum(), (s.argmax(-1) == t.argmax(-1)).sum(), (t.argmax(-1) == y).sum()]
+        slope += 0.5 * temperature * (p - q)
+    np.testing.assert_allclose(sums.asnumpy(), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(gradient.asnumpy()[used], slope, atol=1e-6)
+    assert not gradient.asnumpy()[~used].any()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 50.0, 1e4])
+def test_the_kernel_is_exact_for_flat_and_for_certain_distributions(scale):
+    if not kernels.are_available(mx.cpu()):
+        pytest.skip("no C++ compiler here, so there are no kernels to test")
+    inputs = [random_logits(9, scale, (1, 4, 999)), np.array([[0, 1, 2, 998]]), np.ones((1, 4)), random_logits(10, scale, (1, 4, 999))]
+    arrays = [mx.nd.array(array) for array in inputs]
+    one, two = (MaskedLoss(0.1, 0.5, 2.0, use_kernels=use_kernels)(*arrays) for use_kernels in (False, True))
+    np.testing.assert_allclose(two[0].asnumpy(), one[0].asnumpy(), rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(two[1].asnumpy(), one[1].asnumpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("is_regression", [False, True])

@@ -117,7 +117,23 @@ def test_evaluation_has_no_dropout_and_no_gradient(make_engine):
 def test_sums_are_reset_by_draining(make_engine):
     engine = make_engine()
     run_steps(engine, 1)
-    assert set(engine.drain().values()) == {0.0}
+    sums = engine.drain()
+    assert sums.pop("parameter_norm") > 0
+    assert set(sums.values()) == {0.0}
+
+
+def test_positions_and_the_parameters_norm_are_measured(make_engine):
+    engine = make_engine()
+    run_steps(engine, 1)
+    batch = random_batch(3)
+    engine.accumulate(batch)
+    engine.evaluate(batch)
+    sums = engine.drain()
+    assert (sums["tokens"], sums["slots"]) == (batch.valid_length.sum(), batch.input_ids.size)
+    distinct = {name: value for name, value in engine.parameters().items() if name != "decoder.3.weight"}
+    assert sums["parameter_norm"] == pytest.approx(
+        np.sqrt(sum((value.astype(np.float64) ** 2).sum() for value in distinct.values())), rel=1e-5
+    )
 
 
 def test_a_teacher_with_another_vocabulary_is_refused():
