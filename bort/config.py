@@ -20,6 +20,16 @@ from bort.errors import BortError
 # Far beyond every encoder there is; a configuration that says more is damaged, and building it would take memory and time without end.
 _LARGEST, _MOST_LAYERS = 2**20, 1000
 
+# What a configuration may say, the first where it says nothing.
+_REQUIRED: dict[str, tuple[Any, ...]] = {
+    "model_type": ("bert", "roberta"),
+    "hidden_act": ("gelu",),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+}
+_ROBERTA_EPSILON = 1e-12
+"""What Transformers takes where a ``RobertaConfig`` does not say."""
+
 
 @dataclass(frozen=True)
 class BortConfig:
@@ -83,19 +93,26 @@ class BortConfig:
     def from_dict(cls, fields: Mapping[str, Any]) -> BortConfig:
         """Take what describes this encoder from a Hugging Face ``BertConfig`` or ``RobertaConfig``; training options are ignored.
 
-        A RoBERTa counts two positions that it never uses, and has one epsilon for all its LayerNorms.
+        A RoBERTa counts two positions that it never uses. Transformers has one epsilon for all LayerNorms: where a file gives it and no
+        other for the head, it is the head's too. How many token types there are does not matter: only the first is ever used here.
 
         Raises:
             BortError: as the constructor, and if the fields describe an encoder of another kind.
         """
-        for name, supported in (("hidden_act", "gelu"), ("type_vocab_size", 1), ("position_embedding_type", "absolute")):
-            if fields.get(name, supported) != supported:
-                raise BortError(f"{name} {fields[name]!r} is not supported, only {supported!r}")
+        for name, supported in _REQUIRED.items():
+            if fields.get(name, supported[0]) not in supported:
+                raise BortError(f"{name} {fields[name]!r} is not supported, only {' and '.join(map(repr, supported))}")
         known = {field.name: fields[field.name] for field in dataclasses.fields(cls) if field.name in fields}
         if fields.get("model_type") == "roberta":
-            known["decoder_layer_norm_eps"] = known.get("layer_norm_eps", cls.layer_norm_eps)
+            if fields.get("pad_token_id", 1) != 1:
+                raise BortError(
+                    f"pad_token_id {fields['pad_token_id']!r} is not supported for a RoBERTa, only 1: it numbers positions from 2"
+                )
+            known.setdefault("layer_norm_eps", _ROBERTA_EPSILON)
             if isinstance(known.get("max_position_embeddings"), int):
                 known["max_position_embeddings"] -= 2
+        if "model_type" in fields and "layer_norm_eps" in known:
+            known.setdefault("decoder_layer_norm_eps", known["layer_norm_eps"])
         return cls(**known)
 
     @classmethod

@@ -2,9 +2,10 @@
 
 Notable: the head for masked language modelling goes along, both ways. Transformers' encoders know two things that ours lacks, and neither
 changes what is computed. RoBERTa numbers positions from 2, so its first two position embeddings, which only padding would use, are
-dropped. Token types are constant at 0, so their one embedding is added to every position embedding: it cannot go into the word embeddings,
-since those are also the output projection, and all logits would shift. What masked language modelling does not use (pooler,
-next-sentence head, buffers of indices) is left out; any other unknown name is an error, so nothing else is lost unseen.
+dropped. Our inputs are of token type 0 throughout, so that type's embedding is added to every position embedding: it cannot go into the
+word embeddings, since those are also the output projection, and all logits would shift. What masked language modelling does not use
+(pooler, next-sentence head, buffers of indices) is left out; any other unknown name is an error, so nothing else is lost unseen.
+GluonNLP's BERT has the published names but for its token types, pooler and next-sentence head, and is treated likewise.
 """
 
 from __future__ import annotations
@@ -42,22 +43,34 @@ _HEADS = {
 _UNUSED = re.compile(
     r"(bert|roberta)\.(pooler\.dense\.(weight|bias)|embeddings\.(position_ids|token_type_ids))|cls\.seq_relationship\.(weight|bias)"
 )
+# Files that came from TensorFlow, Google's own BERTs among them, have that framework's names for the two parts of a LayerNorm.
+_OLD_NORM = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+_GLUON_TYPES = "token_type_embed.0.weight"
+_GLUON_UNUSED = re.compile(r"(pooler|classifier)\.(weight|bias)")
+
+
+def is_hugging_face(names: Iterable[str]) -> bool:
+    """Whether these are names of a Transformers BERT or RoBERTa."""
+    return any(name.startswith(("bert.", "roberta.")) for name in names)
 
 
 def from_hugging_face(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Parameters of a Transformers ``BertForMaskedLM`` or ``RobertaForMaskedLM``, or of its encoder alone, under published names.
 
+    They compute the same where every token is of type 0.
+
     Args:
         arrays: names beginning with ``bert.`` or ``roberta.``, and those of the head, if there is one.
 
     Returns:
-        Published names. Arrays are shared with ``arrays`` but for the position embeddings, (max_position_embeddings, hidden_size), which
-        hold the token type's embedding too, and are two rows shorter than RoBERTa's. With a head, ``decoder.3.weight`` is
-        ``word_embed.0.weight``.
+        Published names. Arrays are shared with ``arrays`` but for the position embeddings, (max_position_embeddings, hidden_size)
+        float32, which hold the first token type's embedding too, and are two rows shorter than RoBERTa's. With a head,
+        ``decoder.3.weight`` is ``word_embed.0.weight``.
 
     Raises:
-        BortError: if names are missing or unknown, there is more than one token type, or the output projection is not tied to the words.
+        BortError: if names are missing or unknown, or the output projection is not tied to the words.
     """
+    arrays = {_modern(name): array for name, array in arrays.items()}
     prefix = "roberta" if any(name.startswith("roberta.") for name in arrays) else "bert"
     dense, norm, bias, projection = _HEADS[prefix]
     layers = _layer_count(arrays, rf"{prefix}\.encoder\.layer\.(\d+)\.")
@@ -71,13 +84,9 @@ def from_hugging_face(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     for name, original in tied.items():
         if name in arrays and not np.array_equal(arrays[name], arrays[original]):
             raise BortError(f"{name} differs from {original}; Bort's output projection is tied to its word embeddings")
-    if arrays[types].ndim != 2 or len(arrays[types]) != 1:
-        raise BortError(f"{types} has shape {arrays[types].shape}; Bort has no token types, so only (1, hidden_size) can be converted")
-    first = 2 if prefix == "roberta" else 0
-    if arrays[positions].ndim != 2 or len(arrays[positions]) <= first or arrays[positions].shape[1] != arrays[types].shape[1]:
-        raise BortError(f"{positions} has shape {arrays[positions].shape}, expected more than {first} rows of {arrays[types].shape[1]}")
     published = {name: arrays[theirs] for name, theirs in names.items()}
-    published[_POSITIONS] = arrays[positions][first:] + arrays[types]
+    first = 2 if prefix == "roberta" else 0
+    published[_POSITIONS] = _with_first_type(positions, arrays[positions], first, types, arrays[types])
     if has_head:
         published[_OUTPUT] = published[_WORDS]
     return published
@@ -107,6 +116,26 @@ def to_hugging_face(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return theirs
 
 
+def from_gluonnlp(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Parameters of GluonNLP's BERT for masked language modelling on inputs of token type 0; any others as they are.
+
+    Args:
+        arrays: published names, possibly with ``token_type_embed.0.weight`` (number of types, hidden_size), ``pooler.*`` and
+            ``classifier.*``, the next-sentence head.
+
+    Returns:
+        Published names. Arrays are shared with ``arrays`` but for the position embeddings, which hold the token type's embedding too.
+
+    Raises:
+        BortError: if the shapes of token types and positions do not belong together.
+    """
+    types = arrays.get(_GLUON_TYPES)
+    published = {name: array for name, array in arrays.items() if name != _GLUON_TYPES and not _GLUON_UNUSED.fullmatch(name)}
+    if types is not None and _POSITIONS in published:
+        published[_POSITIONS] = _with_first_type(_POSITIONS, published[_POSITIONS], 0, _GLUON_TYPES, types)
+    return published
+
+
 def _names(prefix: str, layers: int, has_head: bool) -> dict[str, str]:
     """Published name -> Hugging Face name, in the order of the published file, without the tied output projection."""
     names = {_POSITIONS: f"{prefix}.{_THEIR_POSITIONS}"}
@@ -119,6 +148,20 @@ def _names(prefix: str, layers: int, has_head: bool) -> dict[str, str]:
         dense, norm, bias, _ = _HEADS[prefix]
         names |= _expanded("decoder.0", dense, _DENSE) | _expanded("decoder.2", norm, _NORM) | {"decoder.3.bias": bias}
     return names
+
+
+def _with_first_type(name: str, positions: np.ndarray, first: int, types_name: str, types: np.ndarray) -> np.ndarray:
+    """Position embeddings from row ``first`` on, each with the embedding of token type 0 added: (rows, hidden_size) float32."""
+    if types.ndim != 2 or len(types) < 1:
+        raise BortError(f"{types_name} has shape {types.shape}, expected (number of types, hidden_size)")
+    if positions.ndim != 2 or len(positions) <= first or positions.shape[1] != types.shape[1]:
+        raise BortError(f"{name} has shape {positions.shape}, expected more than {first} rows of {types.shape[1]}")
+    return np.add(positions[first:], types[0], dtype=np.float32)
+
+
+def _modern(name: str) -> str:
+    *path, block, kind = name.rsplit(".", 2)
+    return ".".join([*path, _OLD_NORM.get(f"{block}.{kind}", f"{block}.{kind}")]) if path else name
 
 
 def _expanded(ours: str, theirs: str, kinds: Mapping[str, str]) -> dict[str, str]:

@@ -6,8 +6,8 @@ that predicting needs nothing but the folder. The folder appears whole or not at
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from bort.config import BortConfig, resolve_config
+from bort.encoder_files import INDEX_FILE, WHOLE_FILE, find_hugging_face, fingerprint, first_difference, read_encoder, read_tokens
 from bort.errors import BortError
 from bort.files import whole_directory
 from bort.parameters import write_parameters
 from bort.tokenizer import Tokenizer
+from bort.vocabulary import Vocab
 
-CONFIG_FILE, PARAMETERS_FILE = "config.json", "bort.params"
+CONFIG_FILE, PARAMETERS_FILE, CARD_FILE = "config.json", "bort.params", "README.md"
 
 
 @dataclass(frozen=True)
@@ -100,18 +102,22 @@ def write_model_directory(
     parameters: Mapping[str, np.ndarray],
     tokenizer: Tokenizer,
     task: TrainedTask | None = None,
+    card: str | None = None,
 ) -> None:
     """Write a model folder, whole or not at all.
 
     Args:
         parameters: under published names.
         task: what a classifier was fine-tuned for.
+        card: what people read of it, Markdown; None writes none.
     """
     fields = config.to_dict() | ({"task": asdict(task)} if task else {})
     with whole_directory(path) as partial:
         (partial / CONFIG_FILE).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         write_parameters(partial / PARAMETERS_FILE, parameters)
         tokenizer.save(partial)
+        if card is not None:
+            (partial / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -121,43 +127,76 @@ class ModelSource:
     Attributes:
         name: what the user called it, for messages.
         config: its sizes.
-        parameters: its file; None draws them at random.
+        parameters: the file that holds them, or the index of several; None draws them at random.
+        folder: the model folder, ours or Hugging Face's, that the user named; None if it was something else.
     """
 
     name: str
     config: BortConfig
     parameters: Path | None
+    folder: Path | None = None
 
-    def fingerprint(self) -> str | None:
-        """SHA-256 of the parameter file, None without one; what a run depends on, whatever the file is called.
+    def read_parameters(self) -> dict[str, np.ndarray]:
+        """The parameters under published names, whatever form they are kept in: one copy in memory.
 
         Raises:
-            BortError: if the file cannot be read.
+            BortError: if there are none, or a file is missing, damaged, a pickle, or of another kind of model.
         """
         if self.parameters is None:
-            return None
-        try:
-            digest = hashlib.sha256()
-            with self.parameters.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-            return digest.hexdigest()
-        except OSError as error:
-            raise BortError(f"{self.parameters}: cannot read: {error.strerror}") from None
+            raise BortError(f"{self.name} names an architecture without parameters; give a parameter file too, or a model folder")
+        return read_encoder(self.parameters)
+
+    def fingerprint(self) -> str | None:
+        """SHA-256 of the parameter files, None without one; what a run depends on, whatever the files are called.
+
+        Raises:
+            BortError: if a file cannot be read.
+        """
+        return None if self.parameters is None else fingerprint(self.parameters)
+
+    def check_vocabulary(self, role: str, vocab: Vocab) -> None:
+        """Refuse a model whose own vocabulary is not the data's; where its folder holds none, only sizes can be compared.
+
+        Args:
+            role: what the model is to be, for the message: student or teacher.
+            vocab: the data's.
+
+        Raises:
+            BortError: naming the first id that means two things, or if the model's vocabulary is damaged.
+        """
+        theirs = None if self.folder is None else read_tokens(self.folder)
+        difference = None if theirs is None else first_difference(theirs, vocab)
+        if difference is not None:
+            raise BortError(
+                f"the {role} {self.name} has another vocabulary: {difference}; make the data with its own, or take another {role}"
+            )
 
 
-def find_model(name: str, parameters: str | None) -> ModelSource:
-    """The model that a user names: a model folder, with its own parameters unless others are given, or an architecture.
+def find_model(name: str | os.PathLike[str] | BortConfig, parameters: str | os.PathLike[str] | None = None) -> ModelSource:
+    """The model that a user names: a folder, with its own parameters unless others are given, or an architecture.
 
     Args:
-        name: a model folder, an architecture, or a ``config.json``.
-        parameters: file that overrides the folder's.
+        name: a model folder, a folder that Transformers wrote for a BERT or RoBERTa, an architecture, or a ``config.json``.
+        parameters: file that overrides the folder's, with published names, GluonNLP's BERT's, or Transformers'.
 
     Raises:
-        BortError: if the name is none of these, or the folder is incomplete.
+        BortError: if the name is none of these, or the folder is incomplete, or its parameters are a pickle.
     """
-    path = Path(name)
-    if parameters is not None or not path.is_dir():
-        return ModelSource(name, resolve_config(name), None if parameters is None else Path(parameters))
-    model = read_model_directory(path)
-    return ModelSource(name, model.config, model.parameters)
+    if parameters is not None and Path(parameters).is_dir():
+        raise BortError(f"{parameters} is a folder, so it says itself what model it is; give it as the model, without separate parameters")
+    file = None if parameters is None else Path(parameters)
+    if isinstance(name, BortConfig):
+        return ModelSource("given by a configuration", name, file)
+    folder = Path(name)
+    if not folder.is_dir():
+        return ModelSource(str(name), resolve_config(str(name)), file)
+    file = file or _own_or_foreign(folder)
+    return ModelSource(str(name), BortConfig.from_json(folder / CONFIG_FILE), file, folder)
+
+
+def _own_or_foreign(folder: Path) -> Path:
+    own = folder / PARAMETERS_FILE
+    found = own if own.is_file() else find_hugging_face(folder)
+    if found is None:
+        raise BortError(f"{folder}: no {PARAMETERS_FILE} of ours, no {WHOLE_FILE} and no {INDEX_FILE}; give a model folder that is whole")
+    return found

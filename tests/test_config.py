@@ -44,7 +44,11 @@ def test_a_configuration_goes_round_through_hugging_faces_form(tmp_path):
         ('{"num_hidden_layers": 10000}', "num_hidden_layers must be at most 1000"),
         ('{"hidden_size": 65536, "intermediate_size": 65536}', "too large for one array"),
         ('{"hidden_act": "relu"}', "hidden_act 'relu' is not supported, only 'gelu'"),
-        ('{"type_vocab_size": 2}', "type_vocab_size 2 is not supported, only 1"),
+        ('{"model_type": "distilbert"}', "model_type 'distilbert' is not supported, only 'bert' and 'roberta'"),
+        ('{"is_decoder": true}', "is_decoder True is not supported, only False"),
+        ('{"model_type": "roberta", "pad_token_id": 0}', "pad_token_id 0 is not supported for a RoBERTa, only 1"),
+        ('{"model_type": "roberta", "max_position_embeddings": 2}', "max_position_embeddings must be an integer from 1"),
+        ('{"model_type": "roberta", "layer_norm_eps": "small"}', "layer_norm_eps must be a number"),
         ('{"layer_norm_eps": -1}', "layer_norm_eps must be a positive number"),
     ],
 )
@@ -62,3 +66,12 @@ def test_an_unknown_architecture_lists_the_known():
 def test_a_roberta_has_two_positions_less_and_one_epsilon():
     fields = {"model_type": "roberta", "max_position_embeddings": 514, "layer_norm_eps": 1e-5}
     assert BortConfig.from_dict(fields) == BortConfig(max_position_embeddings=512, decoder_layer_norm_eps=1e-5)
+
+
+def test_what_transformers_says_once_holds_for_all_layer_norms():
+    bert = {"model_type": "bert", "layer_norm_eps": 1e-7, "type_vocab_size": 2}
+    assert BortConfig.from_dict(bert) == BortConfig(layer_norm_eps=1e-7, decoder_layer_norm_eps=1e-7)
+    assert BortConfig.from_dict(bert | {"decoder_layer_norm_eps": 1e-9}).decoder_layer_norm_eps == 1e-9
+    assert BortConfig.from_dict({"model_type": "roberta"}) == BortConfig(layer_norm_eps=1e-12, decoder_layer_norm_eps=1e-12)
+    # Nothing said is the published Bort.
+    assert BortConfig.from_dict({"model_type": "bert"}) == BortConfig()

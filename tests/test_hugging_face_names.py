@@ -9,7 +9,7 @@ import pytest
 from scipy.special import erf
 
 from bort.errors import BortError
-from bort.hugging_face_names import from_hugging_face, to_hugging_face
+from bort.hugging_face_names import from_gluonnlp, from_hugging_face, to_hugging_face
 from bort.parameters import read_parameters
 
 # One layer of a Bort with its head. Sizes: vocabulary 7, positions 5, hidden 4, intermediate 3.
@@ -93,6 +93,45 @@ def test_roberta_loses_two_positions_and_its_token_type_moves_into_the_others():
     assert_equal(from_hugging_face(roberta()), published(), tolerance=1e-6)
 
 
+def test_of_several_token_types_the_first_moves_into_the_positions():
+    arrays = published()
+    types = np.random.default_rng(2).normal(size=(2, 4)).astype(np.float32)
+    moved = arrays | {"encoder.position_weight": arrays["encoder.position_weight"] + types[0]}
+    assert_equal(from_hugging_face(to_hugging_face(arrays) | {TYPES: types}), moved)
+    gluon = arrays | {"token_type_embed.0.weight": types, "pooler.weight": types, "classifier.bias": types}
+    assert_equal(from_gluonnlp(gluon), moved)
+
+
+def test_half_precision_is_added_up_in_single():
+    arrays = {name: array.astype(np.float16) for name, array in roberta().items()}
+    positions, types = (arrays[f"roberta.embeddings.{kind}_embeddings.weight"] for kind in ("position", "token_type"))
+    exact = positions[2:].astype(np.float64) + types[0]
+    np.testing.assert_allclose(from_hugging_face(arrays)["encoder.position_weight"], exact, rtol=1e-7)
+
+
+def test_tensorflows_names_of_a_layer_norm_are_understood():
+    arrays = to_hugging_face(published())
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): array
+        for name, array in arrays.items()
+    }
+    assert old.keys() != arrays.keys()
+    assert_equal(from_hugging_face(old), published())
+
+
+def test_other_published_arrays_pass_as_they_are():
+    arrays = published() | {"bort.encoder.x": np.ones(1), "classifier.1.weight": np.ones((4, 4))}
+    passed = from_gluonnlp(arrays)
+    assert passed.keys() == arrays.keys()
+    assert all(passed[name] is array for name, array in arrays.items())
+
+
+@pytest.mark.parametrize("types", [np.zeros((2, 3)), np.zeros(4), np.zeros((0, 4))])
+def test_token_types_of_another_width_are_refused(types):
+    with pytest.raises(BortError, match=r"has shape"):
+        from_gluonnlp(published() | {"token_type_embed.0.weight": types})
+
+
 def test_repeated_and_unused_parameters_are_left_out():
     arrays = to_hugging_face(published())
     more = {
@@ -108,8 +147,8 @@ def test_repeated_and_unused_parameters_are_left_out():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({TYPES: np.zeros((2, 4))}, "only (1, hidden_size) can be converted"),
-        ({TYPES: np.zeros(1)}, "only (1, hidden_size) can be converted"),
+        ({TYPES: np.zeros((0, 4))}, "expected (number of types, hidden_size)"),
+        ({TYPES: np.zeros(1)}, "expected (number of types, hidden_size)"),
         ({"bert.embeddings.position_embeddings.weight": np.zeros((0, 4))}, "expected more than 0 rows of 4"),
         ({"bert.embeddings.position_embeddings.weight": np.zeros((5, 3))}, "expected more than 0 rows of 4"),
         ({"bert.embeddings.position_embeddings.weight": np.float32(1)}, "expected more than 0 rows of 4"),

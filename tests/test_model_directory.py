@@ -62,12 +62,22 @@ def test_a_model_without_a_task_has_none(tokenizer, tmp_path):
 
 
 def test_a_model_is_found_by_folder_architecture_or_file(folder, tmp_path):
-    assert find_model(str(folder), None) == ModelSource(str(folder), read_model_directory(folder).config, folder / "bort.params")
+    assert find_model(str(folder)) == ModelSource(str(folder), read_model_directory(folder).config, folder / "bort.params", folder)
+    assert find_model(folder) == find_model(str(folder))
     other = tmp_path / "other.params"
     assert find_model(str(folder), str(other)).parameters == other
     assert find_model("bort_2_16_512_1024", None).parameters is None
+    config = BortConfig(hidden_size=64)
+    assert find_model(config, other) == ModelSource("given by a configuration", config, other)
     with pytest.raises(BortError, match=r"a config\.json or a model folder"):
         find_model("nowhere", None)
+    with pytest.raises(BortError, match=r"is a folder, so it says itself what model it is"):
+        find_model("bort_2_16_512_1024", str(folder))
+    (folder / "bort.params").unlink()
+    with pytest.raises(BortError, match=r"no bort\.params of ours, no model\.safetensors and no model\.safetensors\.index\.json"):
+        find_model(folder)
+    with pytest.raises(BortError, match=r"bort_2_16_512_1024 names an architecture without parameters"):
+        find_model("bort_2_16_512_1024").read_parameters()
 
 
 def test_a_fingerprint_is_the_files_content_whatever_its_name(folder, tmp_path):
