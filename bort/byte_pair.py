@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -31,6 +32,9 @@ from bort.vocabulary import Vocab, check_vocab_size, read_text
 Merges = tuple[tuple[str, str], ...]
 VOCAB_FILE, MERGES_FILE = "vocab.json", "merges.txt"
 _HEADER = "#version"
+_MOST_REMEMBERED = 64 << 20  # bytes
+_LINE_FEED = "\u010a"
+"""The character of the byte alphabet that stands for a line feed."""
 
 
 def byte_alphabet() -> list[str]:
@@ -143,6 +147,11 @@ class Reference(BytePairModel):
         """Ids of each text, as arrays of ``dtype``."""
         return [np.array(encoding.ids, dtype=dtype) for encoding in self.library.encode_batch_fast(texts)]
 
+    def encode_ragged(self, texts: list[str], dtype: DTypeLike) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        """Ids of all texts behind one another, and where each begins, as ``Tokenizer.encode_ragged`` gives them."""
+        rows = [encoding.ids for encoding in self.library.encode_batch_fast(texts)]
+        return np.fromiter(itertools.chain.from_iterable(rows), dtype), np.cumsum([0, *map(len, rows)], dtype=np.int64)
+
     def decode(self, ids: list[int]) -> str:
         """Text of ids, all of which are in the vocabulary."""
         return self.library.decode(ids, skip_special_tokens=False)
@@ -155,6 +164,8 @@ class Gigatoken(BytePairModel):
         super().__init__(vocab, merges)
         self._reference = Reference(vocab, merges)
         self._library = gigatoken.Tokenizer.from_json(self._reference.library.to_str())
+        self._line_feed = vocab[_LINE_FEED]
+        self._remembered = 0
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text."""
@@ -164,14 +175,57 @@ class Gigatoken(BytePairModel):
         return ids
 
     def encode_batch(self, texts: list[str], dtype: DTypeLike) -> list[NDArray[np.unsignedinteger]]:
-        """Ids of each text, as arrays of ``dtype``: views of one buffer, but for texts that went to the reference."""
-        batch = self._library.encode_batch(texts).layout
-        ids = np.asarray(batch.content.data).astype(dtype, copy=False)
-        rows = [ids[start:stop] for start, stop in itertools.pairwise(np.asarray(batch.offsets.data).tolist())]
-        for row, text in enumerate(texts):
-            if holds_newer_character(text):
-                rows[row] = np.array(self._reference.encode(text), dtype=dtype)
-        return rows
+        """Ids of each text, as arrays of ``dtype``: views of one buffer."""
+        # None: on all cores, but for a forked process, in which the library's threads are missing.
+        ids, starts = self._encode_batch(texts, dtype, parallel=None)
+        return [ids[start:stop] for start, stop in itertools.pairwise(starts.tolist())]
+
+    def encode_ragged(self, texts: list[str], dtype: DTypeLike) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        """Ids of all texts behind one another, and where each begins, as ``Tokenizer.encode_ragged`` gives them."""
+        if texts and not self._newer(texts):
+            # One text is encoded faster than many. If each line feed put between them comes out as a token of its own, no word and no merge
+            # reached over it, so what lies between two of them is what the text alone would have given.
+            joined = "\n".join(texts)
+            before = _resident_bytes()
+            ids = np.asarray(self._library.encode(joined.encode()))
+            self._forget_if_grown(before + ids.nbytes)
+            separators = np.flatnonzero(ids == self._line_feed)
+            if len(separators) == len(texts) - 1 == joined.count("\n"):
+                starts = np.concatenate([[0], separators - np.arange(len(separators)), [len(ids) - len(separators)]])
+                return np.delete(ids.astype(dtype, copy=False), separators), starts
+        return self._encode_batch(texts, dtype, parallel=False)
+
+    def _encode_batch(
+        self, texts: list[str], dtype: DTypeLike, parallel: bool | None
+    ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        before = _resident_bytes()
+        batch = self._library.encode_batch(texts, parallel=parallel).layout
+        ids, starts = np.asarray(batch.content.data), np.asarray(batch.offsets.data)
+        self._forget_if_grown(before + ids.nbytes + starts.nbytes)
+        ids, starts = ids.astype(dtype, copy=False), starts.astype(np.int64)
+        newer = self._newer(texts)
+        if newer:
+            rows = [ids[start:stop] for start, stop in itertools.pairwise(starts.tolist())]
+            for number in newer:
+                rows[number] = np.array(self._reference.encode(texts[number]), dtype=dtype)
+            ids, starts = np.concatenate(rows), np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        return ids, starts
+
+    def _newer(self, texts: list[str]) -> list[int]:
+        """Which texts are the reference's."""
+        plain = map(str.isascii, texts)
+        return [number for number, is_plain in enumerate(plain) if not is_plain and holds_newer_character(texts[number])]
+
+    def _forget_if_grown(self, expected_bytes: int) -> None:
+        """Begin with a new library object once this one has taken much memory: it remembers every word that it has met.
+
+        Args:
+            expected_bytes: memory that this process would have if the last call had left nothing but its result.
+        """
+        self._remembered += max(0, _resident_bytes() - expected_bytes)
+        if self._remembered > _MOST_REMEMBERED:
+            self._library = gigatoken.Tokenizer.from_json(self._reference.library.to_str())
+            self._remembered = 0
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, all of which are in the vocabulary."""
@@ -182,6 +236,11 @@ class Gigatoken(BytePairModel):
 def holds_newer_character(text: str) -> bool:
     """Whether ``text`` has a code point to which this Python's Unicode tables give no meaning yet."""
     return not text.isascii() and any(unicodedata.category(character) == "Cn" for character in _candidates().findall(text))
+
+
+def _resident_bytes() -> int:
+    """Memory of this process; Linux counts it in pages."""
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @functools.cache

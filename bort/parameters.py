@@ -123,7 +123,7 @@ def write_params_file(path: Path | str, arrays: Mapping[str, np.ndarray]) -> Non
     contents: list[tuple[bytes, np.ndarray]] = []
     names = struct.pack("<Q", len(arrays))
     for name, array in arrays.items():
-        if _type_code(array) not in flags:
+        if _type_code(array.dtype) not in flags:
             raise BortError(f"{path}: MXNet has no type for {_quoted(name)}, which is {array.dtype}; convert it, or write .safetensors")
         if array.ndim == 0:
             raise BortError(f"{path}: MXNet cannot read a scalar back; reshape {_quoted(name)} to (1,), or write .safetensors")
@@ -133,7 +133,7 @@ def write_params_file(path: Path | str, arrays: Mapping[str, np.ndarray]) -> Non
         names += struct.pack("<Q", len(encoded)) + encoded
         shape = struct.pack(f"<i{array.ndim}q", array.ndim, *array.shape)
         # Device type 1, number 0: the CPU.
-        device_and_type = struct.pack("<iii", 1, 0, flags[_type_code(array)])
+        device_and_type = struct.pack("<iii", 1, 0, flags[_type_code(array.dtype)])
         contents.append((struct.pack("<Ii", _VERSION_2, 0) + shape + device_and_type, array))
     with whole_file(path) as partial, partial.open("wb") as stream:
         stream.write(struct.pack("<QQQ", _LIST_MAGIC, 0, len(arrays)))
@@ -150,22 +150,48 @@ def read_safetensors(path: Path | str) -> dict[str, np.ndarray]:
         return {tensor.name: source.array(tensor.code, tensor.shape, "a tensor", at=tensor.start) for tensor in tensors}
 
 
-def write_safetensors(path: Path | str, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file whose arrays all lie at multiples of their element size; see ``write_parameters``."""
+@dataclass(frozen=True)
+class StreamedArray:
+    """An array that need not fit into memory, to be written.
+
+    Attributes:
+        dtype: of its elements.
+        shape: of the whole.
+        portions: arrays of ``dtype``, whose elements one after the other are those of the whole in row order; taken once.
+    """
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    portions: Iterable[np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def write_safetensors(
+    path: Path | str, arrays: Mapping[str, np.ndarray | StreamedArray], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file whose arrays all lie at multiples of their element size; see ``write_parameters``.
+
+    Raises:
+        ValueError: if the portions of a streamed array are not the whole that it promises; ``path`` is then left as it was.
+    """
     names_of_types = {code: name for name, code in _SAFETENSORS_TYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     for text in (metadata or {}).values():
         if not isinstance(text, str):
             raise BortError(f"{path}: safetensors metadata is text, got {text!r}")
     for name, array in arrays.items():
-        if _type_code(array) not in names_of_types:
+        if _type_code(array.dtype) not in names_of_types:
             raise BortError(f"{path}: safetensors has no type for {_quoted(name)}, which is {array.dtype}; convert it")
         if name == "__metadata__":
             raise BortError(f"{path}: safetensors keeps the name __metadata__ for itself; rename the array")
-        header[name] = {"dtype": names_of_types[_type_code(array)], "shape": array.shape}
+        header[name] = {"dtype": names_of_types[_type_code(array.dtype)], "shape": array.shape}
     end = 0
     # Wide elements first: no array then needs padding to be aligned, which the format would not allow.
-    in_file_order = sorted(arrays, key=lambda name: -arrays[name].itemsize)
+    in_file_order = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)
     for name in in_file_order:
         end += arrays[name].nbytes
         header[name]["data_offsets"] = [end - arrays[name].nbytes, end]
@@ -174,7 +200,15 @@ def write_safetensors(path: Path | str, arrays: Mapping[str, np.ndarray], metada
     with whole_file(path) as partial, partial.open("wb") as stream:
         stream.write(struct.pack("<Q", len(encoded)) + encoded)
         for name in in_file_order:
-            stream.write(_raw_bytes(arrays[name]))
+            array = arrays[name]
+            portions = array.portions if isinstance(array, StreamedArray) else [array]
+            written = 0
+            for portion in portions:
+                if portion.dtype != array.dtype:
+                    raise ValueError(f"{name}: a portion of {portion.dtype} in an array of {array.dtype}")
+                written += stream.write(_raw_bytes(portion))
+            if written != array.nbytes:
+                raise ValueError(f"{name}: portions of {written} bytes in an array of {array.nbytes}")
 
 
 def map_safetensors(path: Path | str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -383,13 +417,13 @@ def _stored_type(code: str) -> np.dtype:
     return np.dtype("<u2" if code == "bfloat16" else code)
 
 
-def _type_code(array: np.ndarray) -> str:
-    return str(array.dtype.newbyteorder("<").str)
+def _type_code(dtype: np.dtype) -> str:
+    return str(dtype.newbyteorder("<").str)
 
 
 def _raw_bytes(array: np.ndarray) -> memoryview:
     """Elements in row order, little endian; copied only if they do not lie so already."""
-    return np.asarray(array, _type_code(array), order="C").reshape(-1).view(np.uint8).data
+    return np.asarray(array, _type_code(array.dtype), order="C").reshape(-1).view(np.uint8).data
 
 
 def _encoded(text: str, path: Path | str) -> bytes:

@@ -7,6 +7,7 @@ yields a control piece from text, while a user-defined ``<mask>`` would be yield
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -62,6 +63,11 @@ class SentencePiece:
     def encode_batch(self, texts: list[str], dtype: DTypeLike) -> list[NDArray[np.unsignedinteger]]:
         """Ids of each text, as arrays of ``dtype``."""
         return [np.array(ids, dtype=dtype) for ids in self._library.encode(texts)]
+
+    def encode_ragged(self, texts: list[str], dtype: DTypeLike) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        """Ids of all texts behind one another, and where each begins, as ``Tokenizer.encode_ragged`` gives them."""
+        rows = self._library.encode(texts, num_threads=1)
+        return np.fromiter(itertools.chain.from_iterable(rows), dtype), np.cumsum([0, *map(len, rows)], dtype=np.int64)
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, none of them special."""

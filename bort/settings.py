@@ -12,7 +12,9 @@ from typing import Any
 
 from bort.errors import BortError
 
+DOCUMENT_FORMS = ("blank_line", "line", "jsonl")
 KD_LOSSES = ("hinton", "published")
+DTYPES = ("float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -20,25 +22,53 @@ class ShardSettings:
     """How text becomes shards.
 
     Attributes:
+        documents: what a document is: sentences a line each up to a blank_line, or a line, or the text in a line of jsonl.
+        text_key: key of the text in a line of jsonl.
         max_seq_length: longest sequence, two special tokens included.
         short_seq_prob: share of sequences cut short.
         num_outputs: number of shards.
         seed: fixes which sequences are cut short.
     """
 
+    documents: str = "blank_line"
+    text_key: str = "text"
     max_seq_length: int = 512
     short_seq_prob: float = 0.1
     num_outputs: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.documents not in DOCUMENT_FORMS:
+            raise BortError(f"documents must be one of {', '.join(DOCUMENT_FORMS)}, got {self.documents}")
         _at_least(self, 4, "max_seq_length")
         _at_least(self, 1, "num_outputs")
         _at_least(self, 0, "seed")
-        for name, most in (("max_seq_length", 2**20), ("num_outputs", 9999)):
+        for name, most in (("max_seq_length", 2**20), ("num_outputs", 9999), ("seed", 2**63 - 1)):
             if getattr(self, name) > most:
                 raise BortError(f"{name} must be at most {most}, got {getattr(self, name)}")
         _in_unit_interval(self, "short_seq_prob")
+
+
+@dataclass(frozen=True)
+class NpzSettings:
+    """How the sequences of shards become .npz files with static masks.
+
+    Attributes:
+        dupe_factor: copies of each sequence, each with masks of its own.
+        masked_lm_prob: share of tokens predicted.
+        max_predictions_per_seq: at most so many of them in a sequence.
+        whole_word_mask: mask all tokens of a word or none.
+    """
+
+    dupe_factor: int = 1
+    masked_lm_prob: float = 0.15
+    max_predictions_per_seq: int = 80
+    whole_word_mask: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "dupe_factor", "max_predictions_per_seq")
+        _positive(self, "masked_lm_prob")
+        _in_unit_interval(self, "masked_lm_prob")
 
 
 @dataclass(frozen=True)
@@ -47,26 +77,36 @@ class PretrainingSettings:
 
     Attributes:
         num_steps: updates.
-        batch_size: sequences a worker takes at once.
+        batch_size: sequences a worker takes at once; with use_avg_len their tokens, on average.
+        use_avg_len: batches by number of tokens, so those of short sequences hold more sequences.
+        num_buckets: sequences are batched with others of like length, in at most so many groups.
         accumulate: micro-batches an update.
         lr: peak learning rate.
         warmup_ratio: share of the updates that warm up.
         masked_lm_prob: share of tokens predicted.
         max_predictions_per_seq: at most so many of them in a sequence.
+        whole_word_mask: predict whole words.
         seed: of weights, order, masks and dropout.
+        dtype: float32, or float16 on a GPU, with float32 masters and a dynamic loss scale.
     """
 
     num_steps: int = 1000
     batch_size: int = 8
+    use_avg_len: bool = False
+    num_buckets: int = 20
     accumulate: int = 1
     lr: float = 1e-4
     warmup_ratio: float = 0.01
     masked_lm_prob: float = 0.15
     max_predictions_per_seq: int = 80
+    whole_word_mask: bool = False
     seed: int = 0
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "num_steps", "batch_size", "accumulate", "max_predictions_per_seq")
+        if self.dtype not in DTYPES:
+            raise BortError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype}")
+        _at_least(self, 1, "num_steps", "batch_size", "num_buckets", "accumulate", "max_predictions_per_seq")
         _at_least(self, 0, "seed")
         _positive(self, "lr", "masked_lm_prob")
         _in_unit_interval(self, "warmup_ratio", "masked_lm_prob")
@@ -120,9 +160,9 @@ class RunSettings:
 
     Attributes:
         log_interval: updates between two entries of the journal.
-        eval_interval: updates between two evaluations; 0 evaluates at the end only.
+        eval_interval: updates between two evaluations, of which the best model is kept; 0 evaluates at the end only.
         ckpt_interval: updates between two checkpoints; 0 writes none.
-        keep_last: checkpoints kept; 0 keeps all.
+        keep_last: checkpoints kept, the best model apart; 0 keeps all.
         resume: auto goes on from the newest checkpoint if there is one, never starts anew, anything else is a checkpoint's folder.
     """
 

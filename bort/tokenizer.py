@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -37,6 +38,7 @@ class TextModel(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
     def encode_batch(self, texts: list[str], dtype: DTypeLike) -> list[NDArray[np.unsignedinteger]]: ...
+    def encode_ragged(self, texts: list[str], dtype: DTypeLike) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]: ...
     def decode(self, ids: list[int]) -> str: ...
     def files(self) -> dict[str, bytes]: ...
 
@@ -56,6 +58,12 @@ class Tokenizer:
     def vocab(self) -> Vocab:
         """Tokens and ids."""
         return self._model.vocab
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the vocabulary and the merges or model, in hexadecimal: equal only where all texts get the same ids."""
+        rules = merges_text(self.merges).encode() if self.merges is not None else b"".join(self._model.files().values())
+        return hashlib.sha256(self.vocab.fingerprint.encode() + rules).hexdigest()
 
     @property
     def merges(self) -> Merges | None:
@@ -117,6 +125,22 @@ class Tokenizer:
         try:
             return self._model.encode_batch(texts, self._dtype)
         except (TypeError, RuntimeError):
+            _blame_lone_surrogate(texts)
+            raise
+
+    def encode_ragged(self, texts: list[str]) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        """Ids of many texts in one array, without special tokens, on the calling thread: for programs that run a process on each core.
+
+        Returns:
+            The ids of all texts behind one another, (N,), dtype as in ``encode_batch``; and where each text begins among them,
+            (number of texts + 1,), the last entry being N.
+
+        Raises:
+            BortError: as ``encode_batch``.
+        """
+        try:
+            return self._model.encode_ragged(texts, self._dtype)
+        except (TypeError, RuntimeError, UnicodeEncodeError):
             _blame_lone_surrogate(texts)
             raise
 

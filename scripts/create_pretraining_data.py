@@ -1,12 +1,8 @@
 #!/usr/bin/env python3
-"""Turns text into pre-training shards, with the option names of the published script; `bort data` is the command behind it.
-
-Masks are drawn anew in every epoch of pre-training, so each sequence is stored once, whatever --dupe_factor says.
-"""
+"""Turns text into pre-training data, with the option names of the published script; `bort data` is the command behind it."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import sys
@@ -20,25 +16,23 @@ if importlib.util.find_spec("bort") is None:
     os.execv(environment / "bin" / "python", [str(environment / "bin" / "python"), *sys.argv])
 
 from bort.cli import OneLineParser, main
+from bort.cli.options import HelpFormatter
 from bort.settings import ShardSettings
 
-parser = OneLineParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-parser.add_argument("--input_file", required=True, help="files, patterns or folders, separated by commas")
-parser.add_argument("--output_dir", required=True, help="folder for the shards")
-parser.add_argument("--dataset_name", default="openwebtext_ccnews_stories_books_cased", help="name of a published vocabulary")
-parser.add_argument("--vocab", help="folder of a vocabulary, in place of --dataset_name")
-parser.add_argument("--dupe_factor", type=int, default=1, help="accepted; masking is dynamic, so nothing is stored twice")
-parser.add_argument("--num_outputs", type=int, default=ShardSettings.num_outputs, help="number of shards")
-parser.add_argument("--max_seq_length", type=int, default=ShardSettings.max_seq_length, help="longest sequence")
-parser.add_argument("--short_seq_prob", type=float, default=ShardSettings.short_seq_prob, help="share of sequences cut short")
-arguments = parser.parse_args()
-
-if arguments.dupe_factor != 1:
-    print("create_pretraining_data: masks are drawn anew in every epoch, so --dupe_factor stores nothing twice", file=sys.stderr)
-vocabulary = ["--vocab", arguments.vocab] if arguments.vocab else ["--dataset_name", arguments.dataset_name]
-sys.exit(
-    main(
-        ["data", "--input", arguments.input_file, "--output", arguments.output_dir, *vocabulary]
-        + [f"--{name}={getattr(arguments, name)}" for name in ("num_outputs", "max_seq_length", "short_seq_prob")]
-    )
+parser = OneLineParser(
+    description=__doc__,
+    epilog="Further options are those of bort data: --max_seq_length, --short_seq_prob, --num_outputs, --num_workers, --documents, and "
+    "with --format npz, which stores masks, --dupe_factor, --masked_lm_prob, --max_predictions_per_seq and --whole_word_mask.",
+    formatter_class=HelpFormatter,
+    allow_abbrev=False,
 )
+parser.add_argument("--input_file", required=True, help="files, patterns or folders, separated by commas")
+parser.add_argument("--output_dir", required=True, help="folder for the data")
+parser.add_argument("--dataset_name", default="openwebtext_ccnews_stories_books_cased", help="name of a published vocabulary")
+parser.add_argument("--vocab", metavar="DIR", help="folder of a vocabulary, in place of --dataset_name")
+parser.add_argument("--random_seed", type=int, default=ShardSettings.seed, help="fixes everything that is drawn")
+arguments, further = parser.parse_known_args()
+
+vocabulary = ["--vocab", arguments.vocab] if arguments.vocab else ["--dataset_name", arguments.dataset_name]
+seed = f"--seed={arguments.random_seed}"
+sys.exit(main(["data", "--input", arguments.input_file, "--output", arguments.output_dir, *vocabulary, seed, *further]))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors import numpy as safetensors_peer
 
 from bort.errors import BortError
-from bort.parameters import map_safetensors, read_parameters, write_parameters
+from bort.parameters import StreamedArray, map_safetensors, read_parameters, write_parameters, write_safetensors
 
 from .parameter_files import (
     MXNET_TYPES,
@@ -260,3 +260,22 @@ def test_a_disk_that_fills_up_leaves_the_file_as_it_was(tmp_path, file):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_streamed_array_gives_the_bytes_of_the_whole(tmp_path):
+    whole = {"ids": np.arange(1000, dtype=np.uint16), "ends": np.arange(50).reshape(5, 10), "none": np.empty(0, np.int64)}
+    portions = {
+        "ids": StreamedArray(np.dtype(np.uint16), (1000,), (whole["ids"][first : first + 300] for first in range(0, 1000, 300))),
+        "ends": StreamedArray(np.dtype(np.int64), (5, 10), iter(whole["ends"])),
+        "none": StreamedArray(np.dtype(np.int64), (0,), []),
+    }
+    write_safetensors(tmp_path / "whole.safetensors", whole, {"a": "b"})
+    write_safetensors(tmp_path / "streamed.safetensors", portions, {"a": "b"})
+    assert (tmp_path / "streamed.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("portions", [[np.arange(3)], [np.arange(5)], [np.arange(4, dtype=np.int32)] * 2])
+def test_a_streamed_array_that_breaks_its_promise_leaves_nothing(tmp_path, portions):
+    with pytest.raises(ValueError, match=r"^x: "):
+        write_safetensors(tmp_path / "a.safetensors", {"x": StreamedArray(np.dtype(np.int64), (4,), portions)})
+    assert list(tmp_path.iterdir()) == []

@@ -33,6 +33,7 @@ def test_every_field_is_an_option_with_its_default_and_help(kind):
         (settings.ShardSettings, "short_seq_prob", 1.5),
         (settings.ShardSettings, "num_outputs", 0),
         (settings.PretrainingSettings, "num_steps", 0),
+        (settings.PretrainingSettings, "num_buckets", 0),
         (settings.PretrainingSettings, "lr", 0.0),
         (settings.PretrainingSettings, "lr", math.nan),
         (settings.PretrainingSettings, "lr", math.inf),

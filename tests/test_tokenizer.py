@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import pickle
@@ -144,6 +145,46 @@ def test_batches_are_small_unsigned_integers(pair, sentencepiece):
         assert [row.dtype for row in rows] == [np.uint16] * 3
         assert [row.tolist() for row in rows] == [tokenizer.encode(text) for text in ("the cat", "", "力")]
         assert tokenizer.encode_batch([]) == []
+
+
+def test_ragged_ids_are_those_of_each_text_behind_one_another(pair, sentencepiece):
+    texts = [*TEXTS, "", "the \U000323b0 cat", ""]
+    for tokenizer in (*pair, sentencepiece):
+        ids, starts = tokenizer.encode_ragged(texts)
+        assert (ids.dtype, starts.dtype) == (np.uint16, np.int64)
+        assert [ids[start:stop].tolist() for start, stop in itertools.pairwise(starts)] == [tokenizer.encode(text) for text in texts]
+        ids, starts = tokenizer.encode_ragged([])
+        assert (ids.tolist(), starts.tolist()) == ([], [0])
+        with pytest.raises(BortError, match=r"^text 1, character 0"):
+            tokenizer.encode_ragged(["a", "\udfff"])
+
+
+@given(texts=st.lists(adversarial, max_size=6))
+@settings(derandomize=True, deadline=None, max_examples=300)
+def test_ragged_ids_are_right_whatever_stands_at_the_ends_of_texts(pair, texts):
+    """Line feeds and white space there must not join with what is put between the texts."""
+    fast, reference = pair
+    ids, starts = fast.encode_ragged(texts)
+    assert [ids[start:stop].tolist() for start, stop in itertools.pairwise(starts)] == [reference.encode(text) for text in texts]
+
+
+@pytest.mark.parametrize("space", ["", "  ", "\n", "\n\n", " \n ", "\t", "\u2003", "\r"])
+def test_ragged_ids_where_texts_begin_and_end_with_white_space(pair, space):
+    fast, reference = pair
+    texts = [f"{space}a b{space}", space, "c", f"d{space}", f"{space}e", ""]
+    for first in range(len(texts)):
+        ids, starts = fast.encode_ragged(texts[first:])
+        assert [ids[start:stop].tolist() for start, stop in itertools.pairwise(starts)] == [
+            reference.encode(text) for text in texts[first:]
+        ]
+
+
+def test_the_fingerprint_tells_tokenizers_with_the_same_tokens_apart(small, sentencepiece):
+    tokenizer = Tokenizer.from_directory(small)
+    assert tokenizer.fingerprint == Tokenizer.from_directory(small, backend="reference").fingerprint
+    other = Tokenizer(Gigatoken(tokenizer.vocab, tokenizer.merges[::-1]))
+    assert other.vocab.fingerprint == tokenizer.vocab.fingerprint
+    assert len({other.fingerprint, tokenizer.fingerprint, sentencepiece.fingerprint}) == 3
 
 
 def test_a_large_vocabulary_gets_wider_ids(small):

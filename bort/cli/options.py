@@ -19,11 +19,11 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Adds its default to an option's help, where there is one to speak of."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: type[Any], choices: dict[str, tuple[str, ...]] | None = None) -> None:
-    """Add one option for each field of a dataclass.
+    """Add one option for each field of a dataclass; a bool field is a flag, with a ``--no-`` form where it is on by default.
 
     Args:
         choices: allowed values of a field.
@@ -31,13 +31,13 @@ def add_settings(parser: argparse.ArgumentParser, settings: type[Any], choices: 
     help_texts = _attribute_help(settings)
     hints = get_type_hints(settings)
     for field in dataclasses.fields(settings):
-        parser.add_argument(
-            f"--{field.name}",
-            type=hints[field.name],
-            default=field.default,
-            choices=(choices or {}).get(field.name),
-            help=help_texts[field.name],
-        )
+        name, help_text = f"--{field.name}", help_texts[field.name]
+        if hints[field.name] is bool:
+            action = argparse.BooleanOptionalAction if field.default else "store_true"
+            parser.add_argument(name, action=action, default=field.default, help=help_text)
+        else:
+            kind, allowed = hints[field.name], (choices or {}).get(field.name)
+            parser.add_argument(name, type=kind, default=field.default, choices=allowed, help=help_text)
 
 
 def get_settings(settings: type[SettingsT], arguments: argparse.Namespace) -> SettingsT:

@@ -1,36 +1,48 @@
-"""Text files as documents of sentences: one sentence a line, a blank line between documents.
-
-Notable: files are read as bytes and decoded line by line, so a byte that is not UTF-8 costs one character (U+FFFD) and is counted; it
-neither stops a long run nor shifts the text behind it.
-"""
+"""Files of text: where they are found, their documents, and a report of what was met in them."""
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from bort.corpus.compression import SUFFIXES, decompress, is_compressed
+from bort.corpus.sentences import OddLines, between_blank_lines
 from bort.errors import BortError
 
 
 @dataclass
-class ReadingReport:
-    """What was met while reading.
+class ReadingReport(OddLines):
+    """What was met while reading, and what became of it.
 
     Attributes:
+        text_bytes: of plain text.
+        documents: with at least one token.
         sentences: lines that held text.
-        documents: groups of them.
-        undecodable_lines: lines with bytes that are not UTF-8, each replaced by U+FFFD.
+        sequences: for training.
+        tokens: special tokens not included.
     """
 
-    sentences: int = 0
+    text_bytes: int = 0
     documents: int = 0
-    undecodable_lines: int = 0
+    sentences: int = 0
+    sequences: int = 0
+    tokens: int = 0
+
+    def add(self, other: ReadingReport) -> None:
+        """Add the counts of ``other``."""
+        for field in fields(ReadingReport):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
-def find_text_files(inputs: Sequence[str]) -> list[Path]:
-    """Expand files, glob patterns and folders (their ``*.txt``), each item possibly a comma-separated list, in sorted order.
+def find_text_files(inputs: Sequence[str], suffix: str = ".txt") -> list[Path]:
+    """Expand files, glob patterns and folders, each item possibly a comma-separated list, in sorted order.
+
+    Args:
+        inputs: of a folder, those files count whose name ends in ``suffix``, or in ``suffix`` and ``.gz`` or ``.zst``.
+        suffix: of plain files.
 
     Raises:
         BortError: if an item matches no file.
@@ -38,12 +50,13 @@ def find_text_files(inputs: Sequence[str]) -> list[Path]:
     files: list[Path] = []
     for item in [part for text in inputs for part in text.split(",") if part]:
         path = Path(item)
-        matches = sorted(path.glob("**/*.txt")) if path.is_dir() else [Path(match) for match in sorted(glob.glob(item, recursive=True))]
-        if path.is_file():
-            matches = [path]
+        if path.is_dir():
+            matches = sorted(match for ending in ("", *SUFFIXES) for match in path.glob(f"**/*{suffix}{ending}"))
+        else:
+            matches = [path] if path.is_file() else [Path(match) for match in sorted(glob.glob(item, recursive=True))]
         matches = [match for match in matches if match.is_file()]
         if not matches:
-            raise BortError(f"{item}: no such text file; give files, patterns or folders with .txt files")
+            raise BortError(f"{item}: no such text file; give files, patterns or folders with {suffix} files, plain, .gz or .zst")
         files.extend(matches)
     if not files:
         raise BortError("no input file given")
@@ -51,34 +64,31 @@ def find_text_files(inputs: Sequence[str]) -> list[Path]:
 
 
 def read_documents(files: Sequence[Path], report: ReadingReport) -> Iterator[list[str]]:
-    """Yield each document as its sentences, without surrounding white space; a document never spans two files.
+    """Yield each document of files in the form ``blank_line`` as its sentences.
 
     Raises:
         BortError: if a file cannot be read.
     """
     for path in files:
-        sentences: list[str] = []
-        try:
-            with path.open("rb") as lines:
-                for line in lines:
-                    sentence = _decode(line, report).strip()
-                    if sentence:
-                        sentences.append(sentence)
-                    elif sentences:
-                        yield _count(sentences, report)
-                        sentences = []
-        except OSError as error:
-            raise BortError(f"{path}: cannot read: {error.strerror}") from None
-        if sentences:
-            yield _count(sentences, report)
-
-
-def _decode(line: bytes, report: ReadingReport) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError:
-        report.undecodable_lines += 1
-        return line.decode("utf-8", errors="replace")
+        document: list[str] = []
+        with TemporaryDirectory() as folder:
+            plain = path
+            if is_compressed(path):
+                plain = Path(folder) / path.stem
+                decompress(path, plain)
+            try:
+                with plain.open("rb") as stream:
+                    for batch in between_blank_lines(stream, 0, plain.stat().st_size, report):
+                        bounds = [0, *batch.document_starts.tolist(), len(batch.sentences)]
+                        for number in range(len(bounds) - 1):
+                            if number and document:
+                                yield _count(document, report)
+                                document = []
+                            document += batch.sentences[bounds[number] : bounds[number + 1]]
+            except OSError as error:
+                raise BortError(f"{path}: cannot read: {error.strerror}") from None
+        if document:
+            yield _count(document, report)
 
 
 def _count(sentences: list[str], report: ReadingReport) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
+import zstandard
 
 from bort import BortError
 from bort.corpus.documents import ReadingReport, find_text_files, read_documents
@@ -39,6 +42,28 @@ def test_files_patterns_folders_and_commas(tmp_path):
         "note.md",
         "a.txt",
     ]
+
+
+def test_folders_also_give_compressed_files_and_other_suffixes(tmp_path):
+    for name in ("a.txt", "b.txt.gz", "c.txt.zst", "d.jsonl", "e.jsonl.gz", "f.gz"):
+        (tmp_path / name).touch()
+    assert [path.name for path in find_text_files([str(tmp_path)])] == ["a.txt", "b.txt.gz", "c.txt.zst"]
+    assert [path.name for path in find_text_files([str(tmp_path)], ".jsonl")] == ["d.jsonl", "e.jsonl.gz"]
+
+
+def test_compressed_files_are_read_like_plain_ones(tmp_path):
+    text = b"One.\n\nTwo.\nThree.\n"
+    (tmp_path / "a.txt").write_bytes(text)
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(text))
+    (tmp_path / "a.txt.zst").write_bytes(zstandard.compress(text))
+    for name in ("a.txt", "a.txt.gz", "a.txt.zst"):
+        assert read(tmp_path / name)[0] == [["One."], ["Two.", "Three."]]
+
+
+def test_reports_add_up():
+    report = ReadingReport(documents=1, sentences=2, tokens=3, undecodable_lines=4)
+    report.add(ReadingReport(documents=10, text_bytes=20, long_lines=30))
+    assert report == ReadingReport(documents=11, sentences=2, tokens=3, undecodable_lines=4, text_bytes=20, long_lines=30)
 
 
 @pytest.mark.parametrize("missing", ["nowhere.txt", "no*thing.txt", ","])
