@@ -2,23 +2,31 @@
 
 Notable: workers other than the first get a journal that does nothing, so no loop ever asks whether to log. ``metrics.jsonl`` is the source:
 one line an entry, flushed at once; curves and tables are made from it. A resumed run drops the lines beyond the step it resumes from.
+The curves are drawn again at evaluations, at most once a minute, and at the end.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from bort.errors import BortError
 from bort.files import whole_file, write_text
 
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
+
 METRICS_FILE, CURVES_FILE = "metrics.jsonl", "curves.png"
+_SECONDS_BETWEEN_DRAWINGS = 60.0
 
 
 class Journal:
@@ -36,17 +44,21 @@ class Journal:
         self._bar = tqdm(total=num_steps, initial=first_step, desc=description, unit="step", disable=None if run else True, leave=False)
         if run is None:
             return
-        from tensorboardX import SummaryWriter
-
         run.mkdir(parents=True, exist_ok=True)
         kept = [entry for entry in read_metrics(run) if entry["step"] <= first_step] if first_step else []
         write_text(run / METRICS_FILE, "".join(json.dumps(entry) + "\n" for entry in kept))
         self._lines = (run / METRICS_FILE).open("a", encoding="utf-8")
-        self._events = SummaryWriter(logdir=str(run / "tensorboard"), purge_step=first_step + 1)
+        self._events = _event_writer(run / "tensorboard", first_step + 1)
+        self._drawn = monotonic()
 
     def advance(self) -> None:
         """Count one update on the bar."""
         self._bar.update()
+
+    def note(self, text: str) -> None:
+        """Print a line of its own above the bar, also where there is no terminal and so no bar."""
+        if self._run is not None:
+            self._bar.write(text)
 
     def record(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Add an entry; an evaluation is also printed.
@@ -65,8 +77,10 @@ class Journal:
             self._events.add_scalar(f"{kind}/{name}", value, step)
         shown = {name: f"{value:.4g}" for name, value in values.items()}
         if kind == "eval":
-            # A line of its own, also where there is no terminal and so no bar.
-            self._bar.write(f"step {step}/{self._bar.total}  " + "  ".join(f"{name} {value}" for name, value in shown.items()))
+            self.note(f"step {step}/{self._bar.total}  " + "  ".join(f"{name} {value}" for name, value in shown.items()))
+            if monotonic() - self._drawn >= _SECONDS_BETWEEN_DRAWINGS:
+                draw_curves(self._run)
+                self._drawn = monotonic()
         else:
             self._bar.set_postfix(dict(list(shown.items())[:3]), refresh=False)
 
@@ -75,10 +89,30 @@ class Journal:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._bar.close()
-        if self._run is not None:
-            self._lines.close()
-            self._events.close()
-            draw_curves(self._run)
+        if self._run is None:
+            return
+        # On a full disk each of these fails too, and would hide the error that says what to do.
+        for finish in (self._lines.close, self._events.close, lambda: draw_curves(self._run)):
+            with suppress(OSError) if error is not None else nullcontext():
+                finish()
+
+
+def _event_writer(folder: Path, first_step: int) -> SummaryWriter:
+    """Writes TensorBoard's events from ``first_step`` on, without PyTorch.
+
+    tensorboardX imports PyTorch where it finds it, for tensors that it never gets here; that takes seconds, and beside MXNet and Horovod in
+    one process it crashes.
+    """
+    hides = "torch" not in sys.modules
+    if hides:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(logdir=str(folder), purge_step=first_step)
+    finally:
+        if hides:
+            del sys.modules["torch"]
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ import pytest
 
 from bort import BortConfig
 from bort.corpus.documents import find_text_files
+from bort.corpus.masking import Masker
+from bort.corpus.sequences import DynamicSequences
 from bort.corpus.shards import Corpus, create_shards
 from bort.gluon.pretraining import build_engine
 from bort.model_directory import ModelSource
@@ -25,6 +27,17 @@ def corpora(repository, tokenizer, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def masked(tokenizer):
+    """Masks a corpus as a run with the given settings does."""
+
+    def masked(corpus, settings):
+        masker = Masker(tokenizer.vocab, settings.masked_lm_prob, settings.max_predictions_per_seq, settings.seed)
+        return DynamicSequences(corpus, tokenizer.vocab, masker)
+
+    return masked
+
+
+@pytest.fixture(scope="session")
 def student_config(tmp_path_factory):
     """config.json of a small student."""
     path = tmp_path_factory.mktemp("config") / "config.json"
@@ -38,8 +51,8 @@ def student_config(tmp_path_factory):
 def make_engine(student_config, tokenizer):
     """Builds an engine with a fresh student, without a teacher."""
 
-    def make(seed=0):
-        config = replace(BortConfig.from_json(student_config), vocab_size=len(tokenizer.vocab))
+    def make(seed=0, dropout=0.1):
+        config = replace(BortConfig.from_json(student_config), vocab_size=len(tokenizer.vocab), hidden_dropout_prob=dropout)
         source = ModelSource("student", config, None)
         engine = build_engine(source, None, DistillationSettings(), OptimizerSettings(), seed, config.vocab_size, longest=32)
         return engine, config

@@ -48,10 +48,22 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, tokenizer, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(bort.training.checkpoint, "write_parameters", fail)
-    with pytest.raises(OSError, match="No space left"):
+    message = r"checkpoint_0000002: cannot be written: No space left on device; the last checkpoint is .*/checkpoint_0000001; "
+    with pytest.raises(BortError, match=message):
         write(tmp_path, 2, tokenizer, keep_last=1)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_0000001"]
     assert latest_checkpoint(tmp_path).step == 1
+
+
+@pytest.mark.parametrize("spoilt", ["layer.weight", "mean/layer.weight"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_not_written(tmp_path, tokenizer, spoilt, value):
+    write(tmp_path, 1, tokenizer, keep_last=1)
+    state = {name: values.copy() for name, values in STATE.items()}
+    state[spoilt][1, 2] = value
+    with pytest.raises(BortError, match=rf"{spoilt} is not finite by step 2; the last checkpoint is .*/checkpoint_0000001; "):
+        write(tmp_path, 2, tokenizer, keep_last=1, state=state)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_0000001"]
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "[" * 100_000, '{"step": -1, "settings": {}}', '{"step": 1, "settings": []}'])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+import bort.training.journal
 from bort import BortError
 from bort.training.journal import CURVES_FILE, METRICS_FILE, Journal, read_metrics
 
@@ -37,6 +43,44 @@ def test_entries_are_lines_events_and_a_picture(tmp_path):
     ]
     assert scalars(tmp_path / "tensorboard")[:2] == [("train/loss", 5, 2.5), ("eval/loss", 10, 1.5)]
     assert (tmp_path / CURVES_FILE).stat().st_size > 1000
+
+
+def test_curves_are_drawn_at_evaluations_but_not_more_than_once_a_minute(tmp_path, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(bort.training.journal, "monotonic", lambda: clock[0])
+    drawn = []
+    monkeypatch.setattr(bort.training.journal, "draw_curves", lambda run: drawn.append(len(read_metrics(run))))
+    with Journal(tmp_path, 10) as journal:
+        for step, (seconds, kind) in enumerate([(59, "eval"), (2, "train"), (1, "eval"), (59, "eval"), (2, "eval"), (99, "train")], 1):
+            clock[0] += seconds
+            journal.record(step, kind, {"loss": 1.0})
+        assert drawn == [3, 5]
+    assert drawn == [3, 5, 6]
+
+
+def test_an_error_is_not_hidden_by_a_full_disk(tmp_path, monkeypatch):
+    def fail(run):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bort.training.journal, "draw_curves", fail)
+    with pytest.raises(BortError, match="what to do"), Journal(tmp_path, 10):
+        raise BortError("what to do")
+    with pytest.raises(OSError, match="No space left"), Journal(tmp_path, 10):
+        pass
+
+
+def test_pytorch_is_not_imported_even_where_it_is_installed(tmp_path):
+    """tensorboardX would import it, and in one process with Horovod that crashes."""
+    (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')\n")
+    program = (
+        "import sys, pathlib; from bort.training.journal import Journal; Journal(pathlib.Path('run'), 1).record(1, 'train', {'loss': 1.0})"
+    )
+    program += "; assert 'torch' not in sys.modules"
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(__file__).resolve().parents[2]}"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
 
 
 def test_a_resumed_run_drops_what_came_after_its_checkpoint(tmp_path):

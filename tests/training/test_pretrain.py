@@ -8,7 +8,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from bort import BortError
+from bort import BortConfig, BortError
+from bort.corpus.batches import PretrainingBatches
 from bort.model_directory import read_model_directory
 from bort.parameters import read_parameters
 from bort.settings import PretrainingSettings, RunSettings
@@ -19,8 +20,8 @@ SETTINGS = PretrainingSettings(num_steps=12, batch_size=8, lr=3e-3, warmup_ratio
 
 
 @pytest.fixture
-def train(make_engine, tokenizer, corpora):
-    def run(output, settings=SETTINGS, stop_after=None, **options):
+def train(make_engine, tokenizer, corpora, masked):
+    def run(output, settings=SETTINGS, stop_after=None, spoil=None, **options):
         engine, config = make_engine(settings.seed)
         if stop_after is not None:
             update, done = engine.update, []
@@ -32,8 +33,11 @@ def train(make_engine, tokenizer, corpora):
                 update(learning_rate)
 
             engine.update = update_or_stop
+        if spoil is not None:
+            spoil(engine)
         run_settings = RunSettings(**{"log_interval": 4, "eval_interval": 6, "ckpt_interval": 4, "keep_last": 2} | options)
-        return pretrain(engine, config, tokenizer, *corpora, output, settings, run_settings)
+        sequences, held_out = (masked(corpus, settings) for corpus in corpora)
+        return pretrain(engine, config, tokenizer, sequences, held_out, output, settings, run_settings)
 
     return run
 
@@ -50,9 +54,20 @@ def test_a_run_leaves_metrics_curves_events_checkpoints_and_a_model(train, tmp_p
     ]  # fmt: skip
     assert entries[-1]["mlm_loss"] == evaluation["mlm_loss"]
     assert entries[-2]["mlm_loss"] < entries[0]["mlm_loss"]
+    assert entries[0].keys() == {
+        "step", "kind", "mlm_loss", "mlm_accuracy", "student_entropy", "gradient_norm", "parameter_norm", "padding", "learning_rate",
+        "tokens_per_second", "waiting", "memory_mb",
+    }  # fmt: skip
+    assert 0 < entries[0]["padding"] < 0.5
+    assert 0 <= entries[0]["waiting"] <= 1
+    assert 50 < entries[0]["memory_mb"] < 100_000
     assert entries[0]["learning_rate"] == pytest.approx(3e-3 * (12 - 3) / 10)
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"checkpoint_0000008", "checkpoint_0000012", "metrics.jsonl", "curves.png", "tensorboard", "model"}
+    assert names == {
+        "checkpoint_0000008", "checkpoint_0000012", "model", "best", "config.json", "data_card.md", "metrics.jsonl", "curves.png",
+        "tensorboard",
+    }  # fmt: skip
+    assert BortConfig.from_json(tmp_path / "run" / "config.json") == read_model_directory(tmp_path / "run" / "model").config
     assert (tmp_path / "run" / CURVES_FILE).read_bytes().startswith(b"\x89PNG")
     model = read_model_directory(tmp_path / "run" / "model")
     assert model.tokenizer().vocab.fingerprint == tokenizer.vocab.fingerprint
@@ -72,6 +87,8 @@ def test_an_interrupted_run_resumes_bit_for_bit(train, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "resumed", stop_after=stop_after)
     train(tmp_path / "resumed")
+    for name in ("bort.params", "evaluation.json", "README.md"):
+        assert (tmp_path / "resumed/best" / name).read_bytes() == (tmp_path / "straight/best" / name).read_bytes()
     straight, resumed = parameters(tmp_path / "straight"), parameters(tmp_path / "resumed")
     assert all(np.array_equal(straight[name], resumed[name]) for name in straight)
     quantities = ("step", "kind", "mlm_loss", "mlm_accuracy", "gradient_norm")
@@ -81,15 +98,14 @@ def test_an_interrupted_run_resumes_bit_for_bit(train, tmp_path):
     assert entries[0] == entries[1]
 
 
-def test_accumulation_is_a_larger_batch(train, tmp_path, make_engine, tokenizer, corpora):
+def test_accumulation_is_a_larger_batch(tmp_path, make_engine, tokenizer, corpora, masked):
     """Without dropout the two differ by rounding only."""
     states = []
     for batch_size, accumulate in ((8, 1), (4, 2)):
-        engine, config = make_engine()
-        for block in (engine._net, *engine._net._children.values()):
-            block.apply(lambda child: setattr(child, "_rate", 0.0) if type(child).__name__ == "Dropout" else None)
+        engine, config = make_engine(dropout=0.0)
         settings = PretrainingSettings(num_steps=3, batch_size=batch_size, accumulate=accumulate, lr=1e-3)
-        pretrain(engine, config, tokenizer, corpora[0], None, tmp_path / str(accumulate), settings, RunSettings(ckpt_interval=0))
+        sequences = masked(corpora[0], settings)
+        pretrain(engine, config, tokenizer, sequences, None, tmp_path / str(accumulate), settings, RunSettings(ckpt_interval=0))
         states.append(engine.state())
     assert max(np.abs(states[0][name] - states[1][name]).max() for name in states[0]) < 1e-5
 
@@ -115,6 +131,26 @@ def test_a_run_begun_anew_forgets_the_old_one(train, tmp_path):
     assert all(np.array_equal(run[name], fresh[name]) for name in fresh)
 
 
+def test_the_best_model_is_the_one_with_the_lowest_held_out_loss(train, tmp_path):
+    """With this rate and warm-up the loss falls for four updates and then rises; the interrupted run goes on from before that and after."""
+    settings = PretrainingSettings(**{**SETTINGS.__dict__, "lr": 0.02, "warmup_ratio": 0.9})
+    train(tmp_path / "run", settings, eval_interval=1, ckpt_interval=3, keep_last=1)
+    for stop_after in (5, 5):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "resumed", settings, eval_interval=1, ckpt_interval=3, keep_last=1, stop_after=stop_after)
+    train(tmp_path / "resumed", settings, eval_interval=1, ckpt_interval=3, keep_last=1)
+    evaluations = [entry for entry in read_metrics(tmp_path / "run") if entry["kind"] == "eval"]
+    best = min(evaluations, key=lambda entry: entry["mlm_loss"])
+    assert 1 < best["step"] < 12
+    expected = {name: value for name, value in best.items() if name != "kind"}
+    for name in ("run", "resumed"):
+        assert json.loads((tmp_path / name / "best" / "evaluation.json").read_text()) == expected
+        assert read_model_directory(tmp_path / name / "best").tokenizer()
+    same, other = (read_parameters(tmp_path / name / "best" / "bort.params") for name in ("run", "resumed"))
+    assert all(np.array_equal(same[name], other[name]) for name in same)
+    assert not np.array_equal(same["decoder.2.gamma"], parameters(tmp_path / "run")["decoder.2.gamma"])
+
+
 def test_a_finished_run_gives_its_scores_again(train, tmp_path):
     first = train(tmp_path / "run")
     assert train(tmp_path / "run") == first
@@ -126,11 +162,50 @@ def test_divergence_is_reported_with_the_last_good_checkpoint(train, tmp_path):
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_resuming_on_other_text_is_refused(train, make_engine, tokenizer, corpora, tmp_path):
+def test_parameters_that_are_not_finite_are_not_written(train, tmp_path):
+    """They are spoilt behind the last entry of the journal, so only the checkpoint can see it."""
+
+    def spoil(engine):
+        update, done = engine.update, []
+
+        def update_then_spoil(learning_rate):
+            update(learning_rate)
+            done.append(learning_rate)
+            if len(done) == 7:
+                state = engine.state()
+                state["decoder.2.gamma"][3] = np.nan
+                engine.load_state(state)
+
+        engine.update = update_then_spoil
+
+    message = r"decoder\.2\.gamma is not finite by step 8; the last checkpoint is .*checkpoint_0000004; train again with a lower --lr"
+    with pytest.raises(BortError, match=message):
+        train(tmp_path / "run", spoil=spoil, log_interval=100, eval_interval=0)
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint*")] == ["checkpoint_0000004"]
+    with pytest.raises(BortError, match=r"the (loss|norm of the parameters) is not finite by step 12; there is no checkpoint yet"):
+        train(tmp_path / "none", spoil=spoil, log_interval=100, eval_interval=0, ckpt_interval=0)
+    assert not (tmp_path / "none" / "model").exists()
+
+
+def test_a_loss_scale_that_falls_and_falls_ends_the_run(train, tmp_path):
+    """As an engine of mixed precision reports it; at 1 there is still hope."""
+    scales = iter((1.0, 1.0, 0.5))
+
+    def spoil(engine):
+        drain = engine.drain
+        engine.drain = lambda: drain() | {"loss_scale": next(scales), "skipped_updates": 1.0}
+
+    message = r"gradients overflow even at a loss scale of 0\.5 by step 12; the last checkpoint is .*checkpoint_0000008; train again with"
+    with pytest.raises(BortError, match=message):
+        train(tmp_path / "run", spoil=spoil, eval_interval=0)
+    assert [entry["loss_scale"] for entry in read_metrics(tmp_path / "run")] == [1.0, 1.0]
+
+
+def test_resuming_on_other_text_is_refused(train, make_engine, tokenizer, corpora, masked, tmp_path):
     train(tmp_path / "run")
     engine, config = make_engine()
     with pytest.raises(BortError, match="made with corpus"):
-        pretrain(engine, config, tokenizer, corpora[1], None, tmp_path / "run", SETTINGS, RunSettings())
+        pretrain(engine, config, tokenizer, masked(corpora[1], SETTINGS), None, tmp_path / "run", SETTINGS, RunSettings())
 
 
 def test_a_damaged_checkpoint_is_named(train, tmp_path):
@@ -145,9 +220,12 @@ def test_a_damaged_checkpoint_is_named(train, tmp_path):
         train(tmp_path / "run")
 
 
-def test_evaluation_is_the_same_however_it_is_batched(make_engine, tokenizer, corpora):
+def test_evaluation_is_the_same_however_it_is_batched(make_engine, tokenizer, corpora, masked):
     engine, _ = make_engine()
-    scores = [evaluate(engine, corpora[1], tokenizer, PretrainingSettings(batch_size=batch_size)) for batch_size in (1, 5, 16)]
+    scores = []
+    for batch_size in (1, 5, 16):
+        settings = PretrainingSettings(batch_size=batch_size)
+        scores.append(evaluate(engine, PretrainingBatches(masked(corpora[1], settings), tokenizer.vocab.pad_id, settings, world_size=1)))
     for score in scores[1:]:
         assert score == pytest.approx(scores[0], rel=1e-5)
 
@@ -155,9 +233,15 @@ def test_evaluation_is_the_same_however_it_is_batched(make_engine, tokenizer, co
 def test_measures_are_means_over_masked_tokens():
     sums = {"masked_tokens": 4.0, "mlm_loss": 8.0, "mlm_correct": 1.0, "student_entropy": 6.0, "updates": 2.0, "gradient_norm": 3.0}
     sums |= {"kd_loss": 2.0, "teacher_entropy": 1.0, "agreement": 3.0, "teacher_correct": 2.0}
+    sums |= {"tokens": 30.0, "slots": 40.0, "parameter_norm": 7.0}
     measures = training_measures(sums)
     assert measures["mlm_loss"] == 2.0
     assert measures["mlm_accuracy"] == 0.25
     assert measures["gradient_norm"] == 1.5
+    assert (measures["parameter_norm"], measures["padding"]) == (7.0, 0.25)
     assert (measures["kd_loss"], measures["agreement"], measures["teacher_accuracy"]) == (0.5, 0.75, 0.5)
     assert "kd_loss" not in training_measures(sums | {"teacher_entropy": 0.0})
+    assert "loss_scale" not in measures
+    assert (
+        training_measures(sums | {"loss_scale": 8.0, "skipped_updates": 1.0}).items() >= {"loss_scale": 8.0, "skipped_updates": 1.0}.items()
+    )

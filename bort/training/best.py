@@ -1,0 +1,113 @@
+"""The model with the lowest held-out loss of a run so far, as the model folder ``best/`` with its ``evaluation.json``.
+
+Notable: a run that goes on from a checkpoint must know the best model of that moment, not a later one, or it would end with another than a
+run that was never interrupted. So when a better model comes, the one that the newest checkpoint would need steps aside until the next
+checkpoint is written. Each folder is whole or absent, and every order of renames below can be cut by a kill.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bort.config import BortConfig
+from bort.errors import BortError
+from bort.files import whole_directory
+from bort.model_directory import write_model_directory
+from bort.tokenizer import Tokenizer
+from bort.training.checkpoint import explained_writing, remove_whole
+
+BEST_FOLDER, EVALUATION_FILE, CARD_FILE = "best", "evaluation.json", "README.md"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What training hands out.
+
+    Attributes:
+        config: sizes.
+        parameters: under published names.
+        tokenizer: whose ids it knows.
+        card: Markdown that says what it is.
+    """
+
+    config: BortConfig
+    parameters: Mapping[str, np.ndarray]
+    tokenizer: Tokenizer
+    card: str
+
+    def write(self, path: Path, texts: Mapping[str, str] | None = None) -> None:
+        """Write a model folder with the card and further ``texts`` by file name, whole or not at all."""
+        with whole_directory(path) as partial:
+            write_model_directory(partial, self.config, self.parameters, self.tokenizer)
+            for name, text in ({CARD_FILE: self.card} | dict(texts or {})).items():
+                (partial / name).write_text(text, encoding="utf-8")
+
+
+class BestModel:
+    """What ``best/`` of one run holds.
+
+    Args:
+        run: its folder.
+        first_step: updates done; a best model of a later step belongs to an abandoned run and is forgotten.
+
+    Raises:
+        BortError: if ``best/`` is there but is not what this class writes.
+    """
+
+    def __init__(self, run: Path, first_step: int) -> None:
+        self._best, self._aside, self._next = run / BEST_FOLDER, run / ".best_of_checkpoint", run / ".best.next.partial"
+        self._checkpoint = first_step
+        for folder in (self._best, self._aside):
+            if folder.exists() and _read_evaluation(folder)[0] > first_step:
+                remove_whole(folder)
+        if self._aside.exists():
+            if self._best.exists():
+                remove_whole(self._aside)
+            else:
+                self._aside.rename(self._best)
+        self._step, self._loss = _read_evaluation(self._best) if self._best.exists() else (0, math.inf)
+
+    def is_beaten_by(self, evaluation: Mapping[str, float]) -> bool:
+        """Whether ``evaluation`` has a lower ``mlm_loss``; one that is not finite never has."""
+        return evaluation["mlm_loss"] < self._loss
+
+    def replace(self, step: int, evaluation: Mapping[str, float], model: TrainedModel) -> None:
+        """Make the model after ``step`` updates the best one.
+
+        Raises:
+            BortError: if it cannot be written; the one before stays.
+        """
+        with explained_writing(self._best.parent, self._best):
+            model.write(self._next, {EVALUATION_FILE: json.dumps({"step": step} | dict(evaluation), indent=2) + "\n"})
+        if self._best.exists():
+            if self._step <= self._checkpoint:
+                self._best.rename(self._aside)
+            else:
+                remove_whole(self._best)
+        self._next.rename(self._best)
+        self._step, self._loss = step, evaluation["mlm_loss"]
+
+    def keep_from(self, checkpoint: int) -> None:
+        """Say that a checkpoint of step ``checkpoint`` is written, so that no run will go on from an earlier one."""
+        self._checkpoint = checkpoint
+        if self._aside.exists():
+            remove_whole(self._aside)
+
+
+def _read_evaluation(folder: Path) -> tuple[int, float]:
+    """Step and held-out loss of a best model."""
+    path = folder / EVALUATION_FILE
+    try:
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        evaluation = None
+    match evaluation:
+        case {"step": int(step), "mlm_loss": float(loss)}:
+            return step, loss
+    raise BortError(f"{path}: not the evaluation of a run's best model; move the folder away, or give another --output_dir")
