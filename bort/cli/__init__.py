@@ -27,7 +27,7 @@ _REMEDIES = {
     errno.EROFS: "give a path that you may write",
     errno.ENOSPC: "free some space or give another path",
 }
-VERBS = ("vocab", "data", "pretrain", "finetune", "predict")
+VERBS = ("vocab", "data", "pretrain", "finetune", "predict", "bench")
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -1,0 +1,88 @@
+"""Measure this machine: what is timed is verified first. A table for people, and one JSON line for programs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bort.cli.options import HelpFormatter, add_vocabulary_options
+
+HELP = "benchmarks: data, pretrain"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of each benchmark."""
+    benchmarks = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK", required=True)
+    _add_data(
+        benchmarks.add_parser(
+            "data",
+            help="text to shards",
+            description="Text files to shards on the disk: speed on one core and on several, after the shards have been verified.",
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+        )
+    )
+    _add_pretrain(
+        benchmarks.add_parser(
+            "pretrain",
+            help="updates of a student, alone and beside its teacher",
+            description="Tokens a second of pre-training updates with random weights and text, and where the time goes.",
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+        )
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run a benchmark, print its table and its JSON line, and write the line to ``--json``."""
+    arguments.measure(arguments)
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``, which every benchmark takes."""
+    parser.add_argument("--json", metavar="FILE", help="write the JSON line to this file as well")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", nargs="+", required=True, metavar="TEXT", help="files, patterns or folders; a comma separates several")
+    add_vocabulary_options(parser)
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="runs with each number of workers")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], metavar="N", help="numbers of workers, each on a core of its own")
+    parser.add_argument("--copies", type=int, default=1, metavar="N", help="read the text so many times over")
+    add_json_option(parser)
+    parser.set_defaults(measure=_bench_data)
+
+
+def _bench_data(arguments: argparse.Namespace) -> None:
+    from bort.bench.data import Vocabulary, bench_data, print_report
+    from bort.bench.report import write_json_line
+    from bort.corpus.documents import find_text_files
+
+    files = find_text_files(arguments.input)
+    vocabulary = Vocabulary(arguments.vocab, arguments.dataset_name)
+    workers = list(dict.fromkeys(arguments.workers))
+    record = bench_data(files, vocabulary, arguments.repeats, workers, arguments.copies, sys.stderr.isatty())
+    print_report(record)
+    write_json_line(record, arguments.json)
+
+
+def _add_pretrain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="bort_4_8_768_1024", metavar="NAME", help="student: an architecture or a config.json")
+    parser.add_argument("--teacher_model", default="roberta_12_768_12", metavar="NAME", help="teacher: likewise, or none")
+    parser.add_argument("--shapes", nargs="+", default=["8x128", "8x512"], metavar="BxT", help="sequences x tokens of a batch")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns of each side")
+    parser.add_argument("--updates", type=int, default=4, metavar="N", help="updates of a turn")
+    parser.add_argument("--vs", choices=["torch"], help="Hugging Face's BertForMaskedLM under PyTorch, in turns with the student alone")
+    add_json_option(parser)
+    parser.set_defaults(measure=_bench_pretrain)
+
+
+def _bench_pretrain(arguments: argparse.Namespace) -> None:
+    from bort.bench.pretrain import Shape, bench_pretrain, print_report
+    from bort.bench.report import write_json_line
+
+    teacher = None if arguments.teacher_model == "none" else arguments.teacher_model
+    shapes = [Shape.parse(text) for text in arguments.shapes]
+    record = bench_pretrain(arguments.model, teacher, shapes, arguments.repeats, arguments.vs == "torch", arguments.updates)
+    print_report(record)
+    write_json_line(record, arguments.json)

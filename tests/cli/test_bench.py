@@ -1,0 +1,42 @@
+"""``bort bench``: a table for people, and one JSON line for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from bort.cli import main
+
+
+def test_the_last_line_is_json_and_so_is_the_file(repository, tokenizer, tmp_path, capsys):
+    tokenizer.save(tmp_path / "vocab")
+    workers = [str(count) for count in (1, 2) if count <= len(os.sched_getaffinity(0))]
+    arguments = ["--input", str(repository / "test_data/heldout"), "--vocab", str(tmp_path / "vocab"), "--repeats", "1"]
+    assert main(["bench", "data", *arguments, "--workers", *workers, "--json", str(tmp_path / "line.json")]) == 0
+    printed = capsys.readouterr().out
+    line = printed.splitlines()[-1]
+    assert (tmp_path / "line.json").read_text(encoding="utf-8") == line + "\n"
+    record = json.loads(line)
+    assert set(record) == {
+        "benchmark", "machine", "text", "vocabulary", "settings", "verification", "runs", "speed_up", "encoding_alone", "reference_alone",
+    }  # fmt: skip
+    assert [str(run["workers"]) for run in record["runs"]] == workers
+    assert list(record["speed_up"]) == workers[1:]
+    assert record["verification"]["same_bytes_with_workers"] == [int(count) for count in workers]
+    assert all(f"text to shards, {count} worker" in printed for count in workers)
+    assert record["machine"]["cpu"] in printed
+
+
+@pytest.mark.parametrize("arguments", [["bench"], ["bench", "data"], ["bench", "nothing"]])
+def test_a_benchmark_and_its_input_must_be_named(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_wrong_input_is_one_line(tmp_path, capsys):
+    assert main(["bench", "data", "--input", str(tmp_path / "nowhere.txt")]) == 2
+    assert capsys.readouterr().err.startswith(f"bort: error: {tmp_path / 'nowhere.txt'}: no such text file")
