@@ -148,9 +148,12 @@ def _measure(
     batches = make_batches(shape, config.vocab_size, engine.world_size)
     first = batches.update(0, engine.rank)[0]
     loss = _initial_loss(engine, first)
-    turns: list[list[float]] = []
-    peer_turns: list[list[float]] = []
-    record: dict[str, Any] = {"shape": str(shape), "teacher": teacher.name if teacher else None, "initial_loss": loss}
+    if against_torch and engine.world_size > 1:
+        raise BortError("--vs torch compares one process with one; start it without horovodrun")
+    turns: list[float] = []
+    peer_turns: list[float] = []
+    record: dict[str, Any] = {"shape": str(shape), "teacher": teacher.name if teacher else None, "workers": engine.world_size}
+    record["initial_loss"] = loss
     with tempfile.TemporaryDirectory() as scratch:
         peer = _Peer(engine, config, Path(scratch)) if against_torch else None
         if peer is None:
@@ -168,24 +171,24 @@ def _measure(
             turns.append(seconds)
             waited += share / repeats
             if peer is not None:
-                peer_turns.append(peer.train([batches.update(step, engine.rank)[0] for step in steps]))
+                peer_turns.append(float(np.mean(peer.train([batches.update(step, engine.rank)[0] for step in steps]))))
     samples = [time_stages(engine, batches.update(10_000 + number, engine.rank)[0], 1e-4) for number in range(3)]
     tokens = shape.batch_size * shape.length * engine.world_size
     record |= {
-        "tokens_per_second": _spread([tokens / np.mean(turn) for turn in turns]),
+        "tokens_per_second": _spread([tokens / seconds for seconds in turns]),
         "stages_ms": {name: 1000 * float(np.median([sample[name] for sample in samples])) for name in STAGES},
         "data_wait_share": waited,
         "data_ms": 1000 * _batch_seconds(batches, engine.rank),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     if peer_turns:
-        record["peer"]["tokens_per_second"] = _spread([tokens / np.mean(turn) for turn in peer_turns])
-        record["peer"]["ratio"] = _spread([float(np.mean(theirs) / np.mean(ours)) for ours, theirs in zip(turns, peer_turns, strict=True)])
+        record["peer"]["tokens_per_second"] = _spread([tokens / seconds for seconds in peer_turns])
+        record["peer"]["ratio"] = _spread([theirs / ours for ours, theirs in zip(turns, peer_turns, strict=True)])
     return record
 
 
-def _train(engine: GluonPretrainingEngine, batches: PretrainingBatches, steps: range) -> tuple[list[float], float]:
-    """Run updates as the loop does, waiting only at the end: mean seconds of each, and the share spent waiting for data."""
+def _train(engine: GluonPretrainingEngine, batches: PretrainingBatches, steps: range) -> tuple[float, float]:
+    """Run updates as the loop does, waiting only at the end: mean seconds of one, and the share spent waiting for data."""
     start = time.perf_counter()
     made = prefetch(lambda step: batches.update(step, engine.rank), steps)
     for micro_batches in made:
@@ -194,7 +197,7 @@ def _train(engine: GluonPretrainingEngine, batches: PretrainingBatches, steps: r
         engine.update(1e-4)
     engine.drain()
     seconds = time.perf_counter() - start
-    return [seconds / len(steps)] * len(steps), made.waited_seconds / seconds
+    return seconds / len(steps), made.waited_seconds / seconds
 
 
 def _initial_loss(engine: GluonPretrainingEngine, batch: PretrainingBatch) -> float:
@@ -289,7 +292,8 @@ def print_report(record: dict[str, Any]) -> None:
         stages.append(
             [name, *(f"{row['stages_ms'][stage]:.0f}" for stage in names), f"{row['data_ms']:.1f}", f"{row['data_wait_share']:.2%}"]
         )
-    title = f"Pre-training updates, fp32, {record['threads']} threads: median (least–most)"
+    workers = record["rows"][0]["workers"]
+    title = f"Pre-training updates, fp32, {workers} worker{'s' if workers > 1 else ''} of {record['threads']} threads: median (least–most)"
     print_table(title, ["model, sequences x tokens", "tokens/s", "PyTorch tokens/s", "ratio", "peak MB"], speed)
     columns = ["milliseconds of an update", *names, "data", "waited for data"]
     print_table(

@@ -80,9 +80,11 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
 def _bench_pretrain(arguments: argparse.Namespace) -> None:
     from bort.bench.pretrain import Shape, bench_pretrain, print_report
     from bort.bench.report import write_json_line
+    from bort.gluon.distributed import join_workers
 
     teacher = None if arguments.teacher_model == "none" else arguments.teacher_model
     shapes = [Shape.parse(text) for text in arguments.shapes]
     record = bench_pretrain(arguments.model, teacher, shapes, arguments.repeats, arguments.vs == "torch", arguments.updates)
-    print_report(record)
-    write_json_line(record, arguments.json)
+    if join_workers().rank == 0:
+        print_report(record)
+        write_json_line(record, arguments.json)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bort import BortError, get_bort_model
+from bort.gluon import kernels
 from bort.gluon.pretraining import GluonPretrainingEngine
 from bort.settings import OptimizerSettings
 
@@ -141,3 +142,25 @@ def test_a_teacher_with_another_vocabulary_is_refused():
     teacher, _ = get_bort_model(type(config())(**{**config().__dict__, "vocab_size": 99}))
     with pytest.raises(BortError, match="99 tokens, the student 120"):
         GluonPretrainingEngine(student, mx.cpu(), OptimizerSettings(), teacher)
+
+
+def test_kernels_change_rounding_only(make_engine, monkeypatch):
+    with_kernels = make_engine()
+    monkeypatch.setattr(kernels, "are_available", lambda ctx: False)
+    without = make_engine()
+    one, two = run_steps(with_kernels, 5), run_steps(without, 5)
+    np.testing.assert_allclose(one, two, rtol=1e-4)
+    assert_same_state(with_kernels, without, 1e-4)
+
+
+def test_a_worker_without_a_micro_batch_adds_nothing(make_engine):
+    """At the end of an epoch there may be fewer sequences than workers; one alone has then a gradient of zero."""
+    engine = make_engine()
+    run_steps(engine, 2)
+    before = engine.state()
+    engine.update(0.0)
+    sums = engine.drain()
+    assert (sums["gradient_norm"], sums["updates"], sums["masked_tokens"]) == (0.0, 1.0, 0.0)
+    after = engine.state()
+    assert all(np.array_equal(before[name], after[name]) for name in before if "/" not in name)
+    run_steps(engine, 1)
