@@ -4,8 +4,9 @@
 #   scripts/run_pretraining_distillation.sh <num gpus> <training data> <testing data> [optional teacher checkpoint] [bort pretrain options…]
 #   scripts/run_pretraining_distillation.sh <num gpus> TEST          a small student from a small teacher on test_data/, about one minute
 #
-# Paths are taken from the top of the repository. Data are folders of shards made by scripts/create_pretraining_data.py. The teacher checkpoint is the .params file of roberta_24_1024_16, or
-# a model folder. The run is in $OUTPUT_DIR (runs/pretraining); called again, it goes on where it was.
+# Paths are taken from the top of the repository. Data are folders of shards made by scripts/create_pretraining_data.py. The teacher
+# checkpoint is the .params file of roberta_24_1024_16, a model folder, or a Hugging Face RoBERTa's folder. The run is in $OUTPUT_DIR
+# (runs/pretraining); called again, it goes on where it was.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -44,6 +45,9 @@ fi
 gpus=$(.venv/bin/python -c 'import bort.gluon, mxnet; print(mxnet.context.num_gpus())')
 if [ "$gpus" -ge "$workers" ]; then
     options+=(--gpu)
+elif [ "$gpus" -gt 0 ]; then
+    echo "run_pretraining_distillation: error: $workers workers, but MXNet finds $gpus GPUs; start as many workers as GPUs, or fewer" >&2
+    exit 2
 else
     # Workers that share a machine's cores must not each start a thread for every core.
     cores=$(nproc)

@@ -95,7 +95,7 @@ def test_the_published_task_classes_work_as_shown(checkout):
         ("scripts/run_pretraining_distillation.sh none TEST", "must be at least 1"),
         ("scripts/run_pretraining_distillation.sh 1 nowhere nowhere", "no vocabulary|no shards"),
         ("scripts/run_finetune.sh", "<task>"),
-        ("MODEL=test_data scripts/run_finetune.sh RTE", r"config\.json"),
+        ("MODEL=test_data scripts/run_finetune.sh RTE", r"test_data: no bort\.params .* give a model folder"),
         ("scripts/create_pretraining_data.py --input_file nowhere.txt --output_dir out", r"nowhere\.txt: no such text file"),
     ],
 )

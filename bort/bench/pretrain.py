@@ -2,8 +2,8 @@
 
 Weights and text are random: only shapes matter. A timed update is what ``bort pretrain`` does, its batch made in the background from
 sequences that are masked then and there. Before anything is timed, the first batch's loss is compared with the peer's for the same weights,
-or, without a peer, with that of a uniform guess. The two sides take turns, so a machine that slows down slows both; ratios are those of
-neighbours.
+or, without a peer, with that of a uniform guess, from which a new model is not far. The two sides take turns, so a machine that slows down
+slows both; ratios are those of neighbours.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,8 +154,9 @@ def _measure(
     peer_turns: list[float] = []
     record: dict[str, Any] = {"shape": str(shape), "teacher": teacher.name if teacher else None, "workers": engine.world_size}
     record["initial_loss"] = loss
-    with tempfile.TemporaryDirectory() as scratch:
-        peer = _Peer(engine, config, Path(scratch)) if against_torch else None
+    _forget_peak_memory()
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        peer = stack.enter_context(closing(_Peer(engine, config, Path(scratch)))) if against_torch else None
         if peer is None:
             _check(loss, math.log(config.vocab_size), 0.02, "a uniform guess")
         else:
@@ -172,6 +173,7 @@ def _measure(
             waited += share / repeats
             if peer is not None:
                 peer_turns.append(float(np.mean(peer.train([batches.update(step, engine.rank)[0] for step in steps]))))
+        peak_memory = _peak_memory_mb()
     samples = [time_stages(engine, batches.update(10_000 + number, engine.rank)[0], 1e-4) for number in range(3)]
     tokens = shape.batch_size * shape.length * engine.world_size
     record |= {
@@ -179,7 +181,7 @@ def _measure(
         "stages_ms": {name: 1000 * float(np.median([sample[name] for sample in samples])) for name in STAGES},
         "data_wait_share": waited,
         "data_ms": 1000 * _batch_seconds(batches, engine.rank),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory,
     }
     if peer_turns:
         record["peer"]["tokens_per_second"] = _spread([tokens / seconds for seconds in peer_turns])
@@ -190,12 +192,12 @@ def _measure(
 def _train(engine: GluonPretrainingEngine, batches: PretrainingBatches, steps: range) -> tuple[float, float]:
     """Run updates as the loop does, waiting only at the end: mean seconds of one, and the share spent waiting for data."""
     start = time.perf_counter()
-    made = prefetch(lambda step: batches.update(step, engine.rank), steps)
-    for micro_batches in made:
-        for batch in micro_batches:
-            engine.accumulate(batch)
-        engine.update(1e-4)
-    engine.drain()
+    with closing(prefetch(lambda step: batches.update(step, engine.rank), steps)) as made:
+        for micro_batches in made:
+            for batch in micro_batches:
+                engine.accumulate(batch)
+            engine.update(1e-4)
+        engine.drain()
     seconds = time.perf_counter() - start
     return seconds / len(steps), made.waited_seconds / seconds
 
@@ -256,6 +258,12 @@ class _Peer:
         seconds: list[float] = self._ask({"do": "train", "batches": self._write(batches)})["seconds"]
         return seconds
 
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
     def _write(self, batches: list[PretrainingBatch]) -> str:
         path = self._scratch / "batches.npz"
         write_batches(batches, path)
@@ -299,6 +307,17 @@ def print_report(record: dict[str, Any]) -> None:
     print_table(
         "Where the time goes: each stage waited for; data are made in the background", columns, stages, [machine_line(record["machine"])]
     )
+
+
+def _forget_peak_memory() -> None:
+    """Let the kernel begin anew, so that each row has a peak of its own."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _peak_memory_mb() -> float:
+    """Peak resident memory of this process since it was last forgotten."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def _peer_packages() -> list[str]:

@@ -87,11 +87,12 @@ def run(arguments: argparse.Namespace) -> None:
     more["teacher_model"] = teacher.config.to_dict() if teacher else None
     more |= asdict(loss) | asdict(optimizer)
     output = Path(arguments.output_dir)
-    if engine.rank == 0:
-        print(f"student: {student.name}, {_sizes(student.config)}, on the {'GPU' if arguments.gpu else 'CPU'}")
-        print(f"teacher: {f'{teacher.name}, {_sizes(teacher.config)}' if teacher else 'none'}")
-        print(f"data: {len(sequences):,} sequences to learn from, {len(held_out) if held_out else 0:,} held out")
-    evaluation = pretrain(engine, student.config, tokenizer, sequences, held_out, output, settings, run_settings, more, facts)
+    notes = (
+        f"student: {student.name}, {_sizes(student.config)}, on the {'GPU' if arguments.gpu else 'CPU'}",
+        f"teacher: {f'{teacher.name}, {_sizes(teacher.config)}' if teacher else 'none'}",
+        f"data: {len(sequences):,} sequences to learn from, {len(held_out) if held_out else 0:,} held out",
+    )
+    evaluation = pretrain(engine, student.config, tokenizer, sequences, held_out, output, settings, run_settings, more, facts, notes)
     if engine.rank == 0:
         scores = "".join(f", held-out {name} {value:.4f}" for name, value in evaluation.items())
         print(f"model in {output / MODEL_FOLDER}{scores}")

@@ -9,6 +9,7 @@ arrays to add them up in.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -25,7 +26,8 @@ from bort.settings import OptimizerSettings
 
 Batch = PretrainingBatch | ClassificationBatch
 
-# Updates that may be queued before the device has done them: queued batches take memory, and a bar should show what is done.
+# Updates that may be queued before the device has done them: queued batches take memory, and a bar should show what is done. The wait is
+# for the oldest, so the device always has the others to do.
 _LONGEST_QUEUE = 32
 
 
@@ -68,6 +70,7 @@ class GluonEngine:
         # float64, because counts of tokens outgrow the 24 bits of float32's significand.
         self._sums = mx.nd.zeros((len(sum_names),), ctx=ctx, dtype="float64")
         self._updates = 0
+        self._queue: deque[mx.nd.NDArray] = deque()
         # Positions that held a token, and all positions; counted here, since a batch is known before it is on the device.
         self._positions = np.zeros(2)
 
@@ -117,15 +120,16 @@ class GluonEngine:
         """Queue division by the count of the global batch, clipping and a BERTAdam step."""
         divisor = mx.nd.maximum(self._count, 1.0)
         if self._half_precision is None:
-            self._gradient_norm += self._optimizer.step(learning_rate, gradients, divisor)
+            norm = self._optimizer.step(learning_rate, gradients, divisor)
         else:
-            norm = self._optimizer.step(learning_rate, gradients, divisor * self._half_precision.scale)
-            self._gradient_norm += self._half_precision.adapt(norm)
+            norm = self._half_precision.adapt(self._optimizer.step(learning_rate, gradients, divisor * self._half_precision.scale))
             self._half_precision.refresh()
+        self._gradient_norm += norm
         self._count[:] = 0
         self._updates += 1
-        if self._updates % _LONGEST_QUEUE == 0:
-            self._gradient_norm.wait_to_read()
+        self._queue.append(norm)
+        if len(self._queue) > _LONGEST_QUEUE:
+            self._queue.popleft().wait_to_read()
 
     def drain(self) -> dict[str, float]:
         """Wait; sums over all workers since the last call, and measures of what every worker has alike.

@@ -18,6 +18,7 @@ from bort.gluon.model import BortModel
 from bort.gluon.parameters import distinct_parameters
 
 _STATE = "scaler/state"
+_LOWEST_SCALE = 2.0**-20
 
 
 class HalfPrecision:
@@ -74,6 +75,8 @@ class HalfPrecision:
         counted = (self._good_updates + 1) * good
         doubles = counted >= self._window
         self._scale *= mx.nd.where(good, 1 + doubles, mx.nd.full((1,), 0.5, ctx=norm.context))
+        # The loop gives up long before, when it next looks; meanwhile the scale stays a number to divide by.
+        self._scale[:] = mx.nd.maximum(self._scale, _LOWEST_SCALE)
         self._good_updates[:] = counted * (1 - doubles)
         return mx.nd.where(good, norm, mx.nd.zeros_like(norm))
 
@@ -96,6 +99,6 @@ class HalfPrecision:
         if _STATE in state:
             stored = state[_STATE]
             if stored.shape != (2,) or not stored[0] > 0:
-                raise BortError(f"optimiser state: {_STATE} has shape {stored.shape}, a loss scale and a count are needed")
+                raise BortError(f"optimiser state: {_STATE} is {stored.tolist()}; a positive loss scale and a count are needed")
             self._scale[:], self._good_updates[:] = float(stored[0]), float(stored[1])
         self.refresh()

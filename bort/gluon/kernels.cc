@@ -1,12 +1,15 @@
 // CPU kernels for the training step: where MXNet 1.9.1's own operators are several times slower than memory allows.
 //
-// Each is an ordinary MXNet operator once bort/gluon/kernels.py has loaded this library, so it is queued, differentiated and compiled
-// into graphs like any other. All arrays are float32. A kernel's result does not depend on the number of threads: sums are made over
-// blocks of fixed size, in a fixed order.
+// Each is an MXNet operator once bort/gluon/kernels.py has loaded this library: queued, differentiated and compiled into graphs like
+// others, with one limit. MXNet does not tell an operator of a library to add a gradient to what is there; it always overwrites. That is
+// right unless grad_req is "add", or a compiled graph uses one array in more than seven places (MXNET_EXEC_INPLACE_GRAD_SUM_CAP).
+// All arrays are float32. A kernel's result does not depend on the number of threads: sums are made over blocks of fixed size, in a fixed
+// order.
 
 #include <mxnet/lib_api.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <sstream>
@@ -323,6 +326,7 @@ MXReturnValue masked_loss_forward(const Attributes& attributes, Tensors* inputs,
   const float temperature = number(attributes, "temperature"), inverse = 1.f / temperature;
   const int64_t num_sums = has_teacher ? 8 : 4;
   std::vector<double> of_rows(rows * num_sums, 0.0);
+  std::atomic<bool> outside{false};
 #pragma omp parallel
   {
     std::vector<float> scratch(has_teacher ? 4 * size : size);
@@ -338,6 +342,10 @@ MXReturnValue masked_loss_forward(const Attributes& attributes, Tensors* inputs,
       float* gradient = gradients + row * size;
       if (weight == 0.f) {
         std::fill(gradient, gradient + size, 0.f);
+        continue;
+      }
+      if (!(labels[row] >= 0.f && labels[row] < size)) {
+        outside = true;
         continue;
       }
       const int64_t label = static_cast<int64_t>(labels[row]);
@@ -367,6 +375,10 @@ MXReturnValue masked_loss_forward(const Attributes& attributes, Tensors* inputs,
       }
       gradient[label] -= mlm;
     }
+  }
+  if (outside) {
+    MX_ERROR_MSG << "a label lies outside the vocabulary of " << size;
+    return MX_FAIL;
   }
   for (int64_t sum = 0; sum < num_sums; ++sum) {
     double total = 0.0;
@@ -401,6 +413,12 @@ MXReturnValue add_rows_forward(const Attributes&, Tensors* inputs, Tensors* outp
   float* matrix = (*inputs)[0].data<float>();
   const float *ids = (*inputs)[1].data<float>(), *rows = (*inputs)[2].data<float>();
   constexpr int64_t kStrip = 64;
+  for (int64_t row = 0; row < count; ++row) {
+    if (!(ids[row] >= 0.f && ids[row] < (*inputs)[0].shape[0])) {
+      MX_ERROR_MSG << "row " << row << " has id " << ids[row] << ", the matrix has " << (*inputs)[0].shape[0] << " rows";
+      return MX_FAIL;
+    }
+  }
 #pragma omp parallel for
   for (int64_t strip = 0; strip < channels; strip += kStrip) {
     const int64_t end = std::min(channels, strip + kStrip);
@@ -511,8 +529,13 @@ MXReturnValue attention_attributes(const Attributes&, int* num_inputs, int* num_
   return MX_SUCCESS;
 }
 
-MXReturnValue attention_shape(const Attributes&, Shapes* in_shapes, Shapes* out_shapes) {
-  (*out_shapes)[0] = (*in_shapes)[0];
+MXReturnValue attention_shape(const Attributes& attributes, Shapes* in_shapes, Shapes* out_shapes) {
+  const auto& shape = (*in_shapes)[0];
+  if (shape.size() != 3 || shape[2] % std::stoi(attributes.at("heads")) != 0 || (*in_shapes)[1] != shape || (*in_shapes)[2] != shape) {
+    MX_ERROR_MSG << "attention needs q, k and v of one shape (T, B, C), and heads that divide C";
+    return MX_FAIL;
+  }
+  (*out_shapes)[0] = shape;
   return MX_SUCCESS;
 }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -45,25 +46,32 @@ def are_available(ctx: mx.Context) -> bool:
 def _load() -> bool:
     if os.environ.get("BORT_KERNELS") == "off":
         return False
-    compiler = os.environ.get("CXX") or shutil.which("c++")
-    if compiler is None:
-        warnings.warn("no C++ compiler (c++), so training uses MXNet's own operators, which are slower", stacklevel=3)
-        return False
+    compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    if shutil.which(compiler[0]) is None:
+        return _without(f"no C++ compiler ({compiler[0]})")
     try:
         library = _compiled(compiler)
+        mx.library.load(str(library), verbose=False)
     except subprocess.CalledProcessError as error:
         reason = next((line for line in error.stderr.splitlines() if "error" in line), f"exit status {error.returncode}")
-        warnings.warn(f"{compiler} cannot compile {_SOURCE.name} ({reason}), so training uses MXNet's own operators", stacklevel=3)
-        return False
-    mx.library.load(str(library), verbose=False)
+        return _without(f"{compiler[0]} cannot compile {_SOURCE.name} ({reason})")
+    except OSError as error:
+        return _without(f"{error.filename}: {error.strerror}; set XDG_CACHE_HOME to a folder that can be written")
+    except mx.MXNetError as error:
+        return _without(f"MXNet cannot load {library} ({str(error).splitlines()[-1]}); remove it to have it compiled again")
     return True
 
 
-def _compiled(compiler: str) -> Path:
+def _without(reason: str) -> bool:
+    warnings.warn(f"{reason}, so training uses MXNet's own operators, which are slower", stacklevel=4)
+    return False
+
+
+def _compiled(compiler: list[str]) -> Path:
     """The library, compiled unless an earlier process has done so from the same source, compiler, MXNet and processor."""
     mxnet = Path(mx.__file__).parent
-    command = [compiler, *_FLAGS, f"-I{mxnet / 'include'}", f"-I{mxnet / 'src'}", str(_SOURCE), str(mxnet / "libopenblas.so.0")]
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    command = [*compiler, *_FLAGS, f"-I{mxnet / 'include'}", f"-I{mxnet / 'src'}", str(_SOURCE), str(mxnet / "libopenblas.so.0")]
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
     identity = "\0".join([_SOURCE.read_text(encoding="utf-8"), *_FLAGS, version, mx.__version__, _processor()])
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bort"
     library = cache / f"kernels-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"

@@ -124,7 +124,8 @@ class _KernelLayerNorm(nn.LayerNorm):
         super().__init__(in_channels=norm.gamma.shape[0], epsilon=norm._epsilon, prefix=norm.prefix, params=norm.params)
 
     def hybrid_forward(self, F: Any, data: Any, gamma: Any, beta: Any) -> Any:
-        return F.bort_layer_norm(data, gamma, beta, eps=self._epsilon)
+        # The kernel overwrites its gradients; behind an identity they are added where a caller has chosen to add.
+        return F.bort_layer_norm(data, F.identity(gamma), F.identity(beta), eps=self._epsilon)
 
 
 class _KernelSelfAttention(nlp.model.bert.DotProductSelfAttentionCell):
@@ -234,6 +235,7 @@ def get_bort_model(
     use_decoder: bool = True,
     ctx: mx.Context | list[mx.Context] | None = None,
     seed: int = 0,
+    use_kernels: bool | None = None,
 ) -> tuple[BortModel, Vocab | None]:
     """Build a named (or any) Bort, loaded from a parameter file or initialised Normal(0.02).
 
@@ -246,6 +248,8 @@ def get_bort_model(
         use_decoder: keep the masked-language-model head.
         ctx: device or devices; the CPU by default.
         seed: fixes the initial weights where there are no parameters.
+        use_kernels: run LayerNorms and attention by ``bort/gluon/kernels.cc``, which is for float32 on CPUs; None where it can. Without it
+            the network consists of MXNet's operators alone: it can be cast, exported and moved to another device.
 
     Returns:
         The model, hybridized with static memory, and the vocabulary, None if none was named.
@@ -262,8 +266,9 @@ def get_bort_model(
     if vocab is not None and len(vocab) != config.vocab_size:
         raise BortError(f"the vocabulary has {len(vocab)} tokens, the model {config.vocab_size}; they belong to different models")
     ctx = ctx or mx.cpu()
-    first = ctx if isinstance(ctx, mx.Context) else ctx[0]
-    net = BortModel(config, use_decoder=use_decoder, use_kernels=kernels.are_available(first), prefix="")
+    if use_kernels is None:
+        use_kernels = all(map(kernels.are_available, [ctx] if isinstance(ctx, mx.Context) else ctx))
+    net = BortModel(config, use_decoder=use_decoder, use_kernels=use_kernels, prefix="")
     if source.parameters is None:
         initialize(net, ctx, seed)
     else:

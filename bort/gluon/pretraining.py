@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -155,6 +156,9 @@ def build_engine(
     """
     if dtype == "float16" and not use_gpu:
         raise BortError("dtype float16 needs --gpu: MXNet has no half-precision matrix product for CPUs; leave --dtype out")
+    if dtype == "float16":
+        # Without it MXNet adds up softmaxes and LayerNorms of float16 in float16; it is read once, by the first such operator.
+        os.environ.setdefault("MXNET_SAFE_ACCUMULATION", "1")
     for role, source in (("student", student), ("teacher", teacher)):
         if source is not None:
             _check_fit(role, source, vocab_size, longest)

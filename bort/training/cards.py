@@ -107,7 +107,11 @@ def model_card(config: BortConfig, settings: Mapping[str, Any], evaluation: Mapp
     ]
     if "parameters" in training:
         parts.append("{all:,} parameters, {encoder:,} of them without the head.".format(**training["parameters"]))
-    parts += ["## Held-out text", *(_evaluated(evaluation, held_out) if evaluation else ["It was not evaluated."]), "## Training"]
+    parts += [
+        "## Held-out text",
+        *(_evaluated(evaluation, held_out, training.get("steps")) if evaluation else ["It was not evaluated."]),
+        "## Training",
+    ]
     if "command" in training:
         parts.append(block(shlex.join(map(str, training["command"])), "bash"))
     if data:
@@ -171,10 +175,11 @@ def _model_index(evaluation: Mapping[str, float]) -> list[dict[str, Any]]:
     return [{"name": "bort", "results": [{"task": task, "dataset": {"name": "held-out text", "type": "text"}, "metrics": metrics}]}]
 
 
-def _evaluated(evaluation: Mapping[str, float], held_out: Mapping[str, Any] | None) -> list[str]:
+def _evaluated(evaluation: Mapping[str, float], held_out: Mapping[str, Any] | None, steps: int | None) -> list[str]:
     rows = [(code(name), str(_rounded(value)), _MEASURES.get(name, "")) for name, value in evaluation.items()]
     on_what = f" on {_summary(held_out)}" if held_out else ""
-    how = f"Measured at the end of the run{on_what}, once over all of it, with masks that the run's seed alone decides; no dropout."
+    after = f"after {steps:,} updates" if steps is not None else "after training"
+    how = f"Measured {after}{on_what}, once over all of it, with masks that the run's seed alone decides; no dropout."
     return [table(("measure", "value", "meaning"), rows), how]
 
 

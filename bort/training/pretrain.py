@@ -1,6 +1,6 @@
 """The pre-training loop: masked language modelling, with or without a teacher, on any number of workers.
 
-Notable: the loop queues work and waits for the device only where it logs, evaluates or writes a checkpoint; batches are made in the
+Notable: the loop queues work and waits for all of it only where it logs, evaluates or writes a checkpoint; batches are made in the
 background meanwhile. What an update is made of does not depend on the number of workers, so two workers see what one worker with twice the
 batch sees, and a run goes on with another number of them.
 """
@@ -11,7 +11,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +35,7 @@ from bort.training.checkpoint import (
     forget_later_work,
     latest_checkpoint,
     read_checkpoint,
+    remove_whole,
     versions,
     write_checkpoint,
 )
@@ -58,6 +59,7 @@ def pretrain(
     run: RunSettings,
     more_settings: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, float]:
     """Train for ``settings.num_steps`` updates and write ``output/model/``, and ``output/best/`` where there is ``held_out``.
 
@@ -69,6 +71,7 @@ def pretrain(
         output: run folder.
         more_settings: further settings that decide the outcome; they are stored with a checkpoint and must agree when resuming.
         facts: for the cards of models and data, as :func:`bort.training.cards.model_card` takes them.
+        notes: lines to print once nothing stands against the run.
 
     Returns:
         The last evaluation, empty without ``held_out``.
@@ -92,10 +95,14 @@ def pretrain(
     first_step = _resume(engine, output, run.resume, outcome)
     is_first = engine.rank == 0
     if is_first:
-        forget_later_work(output, first_step)
+        # First what may refuse the folder, then what removes something from it.
         best = BestModel(output, first_step)
-        write_text(output / CONFIG_FILE, json.dumps(config.to_dict(), indent=2) + "\n")
-        write_text(output / DATA_CARD_FILE, data_card({"sequences": len(sequences)} | dict((facts or {}).get("data", {}))))
+        forget_later_work(output, first_step)
+        if first_step == 0 and (output / MODEL_FOLDER).exists():
+            remove_whole(output / MODEL_FOLDER)
+        with explained_writing(output, output):
+            write_text(output / CONFIG_FILE, json.dumps(config.to_dict(), indent=2) + "\n")
+            write_text(output / DATA_CARD_FILE, data_card({"sequences": len(sequences)} | dict((facts or {}).get("data", {}))))
     evaluation: dict[str, float] = {}
 
     def trained_model(done: int) -> TrainedModel:
@@ -105,8 +112,17 @@ def pretrain(
         return TrainedModel(config, parameters, tokenizer, card)
 
     updates = prefetch(lambda step: batches.update(step, engine.rank), range(first_step, settings.num_steps))
-    with Journal(output if is_first else None, settings.num_steps, first_step, "pretrain") as journal, closing(updates):
+    journal_folder = output if is_first else None
+    # The journal is written all the time, so what the system refuses inside is most likely its.
+    with (
+        explained_writing(output, output),
+        Journal(journal_folder, settings.num_steps, first_step, "pretrain") as journal,
+        closing(updates),
+    ):
+        for note in notes:
+            journal.note(note)
         journal.note(_plan(settings, engine.world_size, batches.steps_per_epoch, first_step))
+        journal.note(f"padding: {batches.padding_waste():.1%} of an epoch's positions")
         window = _Window(updates)
         for step, micro_batches in enumerate(updates, first_step):
             for batch in micro_batches:
@@ -198,7 +214,9 @@ class _Window:
 
 
 def _require_sound(measured: Mapping[str, float], output: Path, step: int) -> None:
-    for name, spoken in (("mlm_loss", "the loss"), ("parameter_norm", "the norm of the parameters")):
+    # An update whose gradient is not finite is skipped, and in float32 nothing will make the next one better.
+    quantities = {"mlm_loss": "the loss", "gradient_norm": "the norm of the gradient", "parameter_norm": "the norm of the parameters"}
+    for name, spoken in quantities.items():
         if not math.isfinite(measured[name]):
             raise BortError(divergence(output, step, f"{spoken} is not finite"))
     if measured.get("loss_scale", math.inf) < _LOWEST_LOSS_SCALE:

@@ -8,6 +8,7 @@ import pytest
 
 from bort import BortConfig, get_bort_model
 from bort.engine import PretrainingBatch
+from bort.gluon import kernels
 from bort.gluon.pretraining import GluonPretrainingEngine
 from bort.settings import DistillationSettings, OptimizerSettings
 
@@ -19,7 +20,7 @@ def make_parameters(seed=0):
     random = np.random.default_rng(seed)
     parameters = {}
     for name, shape in SHAPES.items():
-        parameters[name] = mx.gluon.Parameter(name.replace(".", "_"), shape=shape, grad_req="add")
+        parameters[name] = mx.gluon.Parameter(name.replace(".", "_"), shape=shape, grad_req="write")
         parameters[name].initialize(mx.init.Zero())
         parameters[name].set_data(mx.nd.array(random.normal(size=shape)))
     return parameters
@@ -55,9 +56,13 @@ def make_teacher():
     return teacher
 
 
-@pytest.fixture
-def make_engine():
-    """Builds an engine with a fresh student, and optionally a teacher."""
+@pytest.fixture(params=["kernels", "MXNet"])
+def make_engine(request, monkeypatch):
+    """Builds an engine with a fresh student, and optionally a teacher: with the CPU kernels, and with MXNet's operators as on a GPU."""
+    if request.param == "MXNet":
+        monkeypatch.setattr(kernels, "are_available", lambda ctx: False)
+    elif not kernels.are_available(mx.cpu()):
+        pytest.skip("no C++ compiler (c++) here, so there are no kernels to test")
 
     def make(dropout=0.0, with_teacher=True, mlm_weight=0.1, seed=0, workers=None):
         student, _ = get_bort_model(config(dropout), seed=seed)

@@ -10,11 +10,13 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from bort import get_bort_model
 from bort.gluon import kernels
 from bort.gluon.optimizer import ClippedBertAdam
+from bort.gluon.parameters import named_parameters
 from bort.settings import OptimizerSettings
 
-from .conftest import make_parameters
+from .conftest import config, make_parameters
 
 pytestmark = pytest.mark.skipif(not kernels.are_available(mx.cpu()), reason="no C++ compiler (c++) here, so there are no kernels to test")
 
@@ -147,6 +149,7 @@ def test_the_adam_step_is_that_of_gluonnlp(weight_decay):
 
 THREADS = """
 import numpy as np, sys
+from bort import get_bort_model
 from bort.gluon import kernels
 import mxnet as mx
 assert kernels.are_available(mx.cpu())
@@ -182,14 +185,42 @@ def test_results_do_not_depend_on_the_number_of_threads():
     assert outputs[0] == outputs[1] == outputs[2]
 
 
+def test_ids_and_labels_outside_the_vocabulary_are_refused():
+    with pytest.raises(mx.MXNetError, match="row 1 has id 50, the matrix has 50 rows"):
+        mx.nd.bort_add_rows(mx.nd.ones((50, 3)), mx.nd.array([4, 50]), mx.nd.ones((2, 3))).wait_to_read()
+    for label in (-1, 9, np.nan, 1e9):
+        with pytest.raises(mx.MXNetError, match="outside the vocabulary of 9"):
+            mx.nd.bort_masked_loss(
+                mx.nd.ones((2, 9)), mx.nd.array([0, label]), mx.nd.ones(2), teacher=0, mlm_weight=1, kd_weight=0, temperature=1
+            )[0].wait_to_read()
+
+
+def test_gradients_are_added_where_a_caller_has_chosen_to_add():
+    net, _ = get_bort_model(config())
+    net.collect_params().setattr("grad_req", "add")
+    input_ids, positions = mx.nd.arange(24).reshape((2, 12)), mx.nd.array([[1, 5], [3, 4]])
+    gradients = []
+    for _ in range(2):
+        with mx.autograd.record(train_mode=False):
+            _, decoded = net(input_ids, None, positions)
+        decoded.backward()
+        gradients.append({name: parameter.grad().asnumpy() for name, parameter in named_parameters(net).items()})
+    for name, gradient in gradients[0].items():
+        np.testing.assert_allclose(gradients[1][name], 2 * gradient, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_attention_refuses_heads_that_do_not_divide():
+    with pytest.raises(mx.MXNetError, match="heads that divide C"):
+        attend(*(normal(i, 4, 1, 8) for i in range(3)), [4], heads=3)
+
+
 def test_arrays_of_another_type_are_refused():
     with pytest.raises(mx.MXNetError, match="float32"):
         mx.nd.bort_sum_of_squares(mx.nd.ones((3,), dtype="float64"), num_arrays=1).wait_to_read()
 
 
 def test_without_a_compiler_there_is_a_warning_and_no_kernels(tmp_path):
-    code = "import mxnet_first, mxnet as mx; from bort.gluon import kernels; print(kernels.are_available(mx.cpu()))"
-    code = code.replace("import mxnet_first, ", "import bort.gluon, ")
+    code = "import bort.gluon, mxnet as mx; from bort.gluon import kernels; print(kernels.are_available(mx.cpu()))"
     environment = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
@@ -202,3 +233,21 @@ def test_without_a_compiler_there_is_a_warning_and_no_kernels(tmp_path):
     assert result.stdout == "False\n"
     assert "cannot compile kernels.cc (error: no headers)" in result.stderr
     assert not list(tmp_path.glob("bort/*"))
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"XDG_CACHE_HOME": "/proc/nothing"}, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False\n"
+    assert "set XDG_CACHE_HOME" in result.stderr
+
+
+def test_a_library_that_cannot_be_loaded_is_named(tmp_path):
+    code = "import bort.gluon, mxnet as mx; from bort.gluon import kernels; print(kernels.are_available(mx.cpu()))"
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    results = []
+    for _ in range(2):
+        results.append(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True))
+        (library,) = tmp_path.glob("bort/kernels-*.so")
+        library.write_bytes(b"")
+    assert [result.stdout for result in results] == ["True\n", "False\n"]
+    assert f"cannot load {library}" in results[1].stderr
+    assert "remove it" in results[1].stderr

@@ -144,6 +144,7 @@ def test_a_teacher_with_another_vocabulary_is_refused():
         GluonPretrainingEngine(student, mx.cpu(), OptimizerSettings(), teacher)
 
 
+@pytest.mark.parametrize("make_engine", ["kernels"], indirect=True)
 def test_kernels_change_rounding_only(make_engine, monkeypatch):
     with_kernels = make_engine()
     monkeypatch.setattr(kernels, "are_available", lambda ctx: False)

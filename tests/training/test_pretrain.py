@@ -201,6 +201,20 @@ def test_a_loss_scale_that_falls_and_falls_ends_the_run(train, tmp_path):
     assert [entry["loss_scale"] for entry in read_metrics(tmp_path / "run")] == [1.0, 1.0]
 
 
+def test_gradients_that_are_not_finite_end_the_run(make_engine, tokenizer, corpora, masked, tmp_path):
+    """Their updates are skipped, so the loss stays finite, and without this a run would do nothing to its end."""
+    engine, config = make_engine()
+    accumulate = engine.accumulate
+
+    def overflow(batch):
+        accumulate(batch)
+        engine._optimizer.gradients["decoder.0.bias"][0] = np.inf
+
+    engine.accumulate = overflow
+    with pytest.raises(BortError, match=r"the norm of the gradient is not finite by step 4; there is no checkpoint yet"):
+        pretrain(engine, config, tokenizer, masked(corpora[0], SETTINGS), None, tmp_path, SETTINGS, RunSettings(log_interval=4))
+
+
 def test_resuming_on_other_text_is_refused(train, make_engine, tokenizer, corpora, masked, tmp_path):
     train(tmp_path / "run")
     engine, config = make_engine()
