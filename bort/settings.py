@@ -78,7 +78,7 @@ class PretrainingSettings:
     Attributes:
         num_steps: updates.
         batch_size: sequences a worker takes at once; with use_avg_len their tokens, on average.
-        use_avg_len: batches by number of tokens, so those of short sequences hold more sequences.
+        use_avg_len: batches by number of tokens, more sequences if they are short; padded, twice batch_size at most, rounded up to a row.
         num_buckets: sequences are batched with others of like length, in at most so many groups.
         accumulate: micro-batches an update.
         lr: peak learning rate.

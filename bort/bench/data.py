@@ -22,6 +22,7 @@ from bort.bench.data_verification import verify_shard
 from bort.bench.processes import Measured, choose_cores, measure
 from bort.bench.report import Spread, describe_machine, machine_line, print_table
 from bort.byte_pair import Reference
+from bort.corpus.compression import is_compressed
 from bort.corpus.documents import ReadingReport, read_documents
 from bort.corpus.shards import create_shards, shard_names
 from bort.errors import BortError
@@ -53,7 +54,7 @@ def bench_data(
     """Verify, then time.
 
     Args:
-        files: text, one sentence a line.
+        files: plain text, one sentence a line.
         repeats: runs with each number of workers.
         workers: numbers of them, each on so many cores; shards must not depend on it.
         copies: how often the text is read, one after the other.
@@ -67,6 +68,9 @@ def bench_data(
     """
     if repeats < 1 or copies < 1 or min(workers) < 1:
         raise BortError("--repeats, --copies and --workers must be at least 1")
+    for file in files:
+        if is_compressed(file):
+            raise BortError(f"{file}: the benchmark reads plain text, whose bytes it counts; decompress it first")
     cores = {count: choose_cores(count) for count in workers}
     files = list(files) * copies
     size = sum(file.stat().st_size for file in files)

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed.run(parsed)
     except BortError as error:
-        print(f"bort: error: {error}", file=sys.stderr)
+        _print_error(str(error))
         return 2
     except BrokenPipeError:
         # The reader of our output has gone; say nothing, and keep Python from trying to flush to it.
@@ -68,9 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         # A full disk, a folder without permission: the user's to mend, and the message names the file.
         remedy = _REMEDIES.get(error.errno or 0, "check the file and the disk")
-        print(f"bort: error: {error.filename or 'input or output'}: {error.strerror or error}; {remedy}", file=sys.stderr)
+        _print_error(f"{error.filename or 'input or output'}: {error.strerror or error}; {remedy}")
         return 2
     except KeyboardInterrupt:
         print("bort: interrupted", file=sys.stderr)
         return 1
     return 0
+
+
+def _print_error(message: str) -> None:
+    # A file's name may hold a line feed, and an error is one line all the same.
+    line = message.replace("\n", "\\n").replace("\r", "\\r")
+    print(f"bort: error: {line}", file=sys.stderr)

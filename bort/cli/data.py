@@ -33,11 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the data and say what was read."""
-    from bort.corpus.documents import find_text_files
+    from bort.corpus.documents import counted, find_text_files
     from bort.corpus.npz_writing import create_npz
     from bort.corpus.shards import create_shards
     from bort.vocabulary_files import find_tokenizer
 
+    if not arguments.output:
+        raise BortError("--output is empty; give a folder for the data")
     settings, npz_settings = get_settings(ShardSettings, arguments), get_settings(NpzSettings, arguments)
     as_npz = arguments.format == "npz"
     if not as_npz and npz_settings != NpzSettings():
@@ -52,13 +54,15 @@ def run(arguments: argparse.Namespace) -> None:
         report = create_shards(files, tokenizer, output, settings, num_workers, show_progress=True)
     seconds = time.perf_counter() - begin
     if report.kept_bytes:
-        print(f"kept {report.kept_shards} finished shards; {report.kept_bytes} of {report.text_bytes} bytes were done before")
+        print(f"kept {counted(report.kept_shards, 'finished shard')}; {report.kept_bytes} of {report.text_bytes} bytes were done before")
     print(
-        f"{report.documents} documents, {report.sentences} sentences from {len(files)} files → "
-        f"{report.sequences} sequences, {report.tokens} tokens in {settings.num_outputs} shards in {output}"
+        f"{counted(report.documents, 'document')}, {counted(report.sentences, 'sentence')} from {counted(len(files), 'file')} → "
+        f"{counted(report.sequences, 'sequence')}, {counted(report.tokens, 'token')} in {counted(settings.num_outputs, 'shard')} "
+        f"in {output}"
     )
     megabytes = (report.text_bytes - report.kept_bytes) / 1e6
     if megabytes:
         print(f"{megabytes:.1f} MB of text in {seconds:.1f} s: {megabytes / seconds:.1f} MB/s")
     for warning in report.warnings():
-        print(f"bort: warning: {warning}", file=sys.stderr)
+        line = warning.replace("\n", "\\n")
+        print(f"bort: warning: {line}", file=sys.stderr)

@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", required=True, metavar="DIR", help="folder of training shards, or of .npz files, which keep the masks they have"
     )
     parser.add_argument("--data_eval", metavar="DIR", help="the same with held-out text")
-    parser.add_argument("--allow_pickle", action="store_true", help="read pickled .npz files, which can run code; only for files you trust")
+    parser.add_argument(
+        "--allow_pickle", action="store_true", help="read .npz files with pickled arrays, as the published script wrote them; slow"
+    )
     parser.add_argument(
         "--output_dir", required=True, metavar="DIR", help="run folder: checkpoints, metrics, curves, best/, and model/ at the end"
     )

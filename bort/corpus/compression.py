@@ -33,6 +33,9 @@ def decompress(path: Path, plain: Path) -> None:
         BortError: if ``path`` cannot be read, or is damaged or incomplete.
         OSError: if ``plain`` cannot be written.
     """
+    if path.is_file() and path.stat().st_size == 0:
+        # Not even the text of no bytes compresses to none.
+        raise BortError(f"{path}: damaged or incomplete: it is empty; copy or download it again")
     read = _read_gzip if path.suffix.lower() == ".gz" else _read_zstandard
     with whole_file(plain) as partial, partial.open("wb") as stream:
         for chunk in _blaming(path, read(path)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,10 +32,29 @@ class ReadingReport(OddLines):
     sequences: int = 0
     tokens: int = 0
 
+    @classmethod
+    def from_json(cls, text: str) -> ReadingReport:
+        """The report of which ``text`` is the mapping by name.
+
+        Raises:
+            TypeError, ValueError: if it is none.
+        """
+        report = cls(**json.loads(text))
+        counts = [getattr(report, field.name) for field in fields(cls) if field.name != "first"]
+        if not all(isinstance(count, int) for count in counts) or not isinstance(report.first, dict):
+            raise TypeError
+        return report
+
     def add(self, other: ReadingReport) -> None:
-        """Add the counts of ``other``."""
-        for field in fields(ReadingReport):
+        """Add the counts of ``other``, which was read later."""
+        self.first = other.first | self.first
+        for field in (field for field in fields(ReadingReport) if field.name != "first"):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+def counted(number: int, thing: str) -> str:
+    """``number`` of a thing, in words: "1 file", "2 files"."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def find_text_files(inputs: Sequence[str], suffix: str = ".txt") -> list[Path]:
@@ -45,7 +65,7 @@ def find_text_files(inputs: Sequence[str], suffix: str = ".txt") -> list[Path]:
         suffix: of plain files.
 
     Raises:
-        BortError: if an item matches no file.
+        BortError: if an item matches no file, or something that is neither file nor folder.
     """
     files: list[Path] = []
     for item in [part for text in inputs for part in text.split(",") if part]:
@@ -54,6 +74,8 @@ def find_text_files(inputs: Sequence[str], suffix: str = ".txt") -> list[Path]:
             matches = sorted(match for ending in ("", *SUFFIXES) for match in path.glob(f"**/*{suffix}{ending}"))
         else:
             matches = [path] if path.is_file() else [Path(match) for match in sorted(glob.glob(item, recursive=True))]
+        if any(match.exists() and not (match.is_file() or match.is_dir()) for match in matches):
+            raise BortError(f"{item}: not a regular file, and text is read more than once; write it to a file first")
         matches = [match for match in matches if match.is_file()]
         if not matches:
             raise BortError(f"{item}: no such text file; give files, patterns or folders with {suffix} files, plain, .gz or .zst")
@@ -78,7 +100,7 @@ def read_documents(files: Sequence[Path], report: ReadingReport) -> Iterator[lis
                 decompress(path, plain)
             try:
                 with plain.open("rb") as stream:
-                    for batch in between_blank_lines(stream, 0, plain.stat().st_size, report):
+                    for batch in between_blank_lines(stream, 0, plain.stat().st_size, report, path):
                         bounds = [0, *batch.document_starts.tolist(), len(batch.sentences)]
                         for number in range(len(bounds) - 1):
                             if number and document:

@@ -49,10 +49,10 @@ class Block:
 
 
 def read_blocks(stream: BinaryIO, start: int, stop: int, longest_line: int = LONGEST_LINE) -> Iterator[Block]:
-    """Yield the lines that start at ``start`` or later, up to the end of the file; a byte order mark at its very beginning is left out.
+    """Yield the lines that start at ``start`` or later, up to the end of the file, or nothing if none starts before ``stop``.
 
-    No block of lines reaches over ``stop`` by more than one line and a few dozen kilobytes, so that a caller who wants no more than the end
-    of a paragraph there wastes little.
+    A byte order mark at the very beginning of the file is left out. No block of lines reaches over ``stop`` by more than one line and a few
+    dozen kilobytes, so that a caller who wants no more than the end of a paragraph there wastes little.
 
     Args:
         stream: can seek.
@@ -60,7 +60,9 @@ def read_blocks(stream: BinaryIO, start: int, stop: int, longest_line: int = LON
         stop: offset up to which the caller certainly reads.
         longest_line: bytes above which a line comes in parts; at least ``LONGEST_LINE``.
     """
-    offset = position = _first_line_start(stream, start)
+    offset = position = _first_line_start(stream, start, stop)
+    if offset >= stop:
+        return
     kept = b""
     behind = _FIRST_BLOCK_BEHIND
     in_parts = False
@@ -93,6 +95,15 @@ def read_blocks(stream: BinaryIO, start: int, stop: int, longest_line: int = LON
         yield Block(offset, kept, Extent.LAST_PART if in_parts else Extent.LINES)
 
 
+def own_first_line(stream: BinaryIO, start: int, stop: int) -> int:
+    """``stop``, moved behind a byte order mark that it cuts.
+
+    The mark belongs to the first line, whose text begins behind it; without this, a range that ends within the mark would not hold the
+    line, nor would the next one.
+    """
+    return max(stop, _text_start(stream) + 1) if start == 0 < stop else stop
+
+
 def line_number(stream: BinaryIO, offset: int) -> int:
     """Number, from 1, of the line in which the byte at ``offset`` stands; reads all that is before it."""
     stream.seek(0)
@@ -103,14 +114,20 @@ def line_number(stream: BinaryIO, offset: int) -> int:
     return number
 
 
-def _first_line_start(stream: BinaryIO, start: int) -> int:
+def _text_start(stream: BinaryIO) -> int:
+    stream.seek(0)
+    return len(codecs.BOM_UTF8) if stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else 0
+
+
+def _first_line_start(stream: BinaryIO, start: int, stop: int) -> int:
+    """Where the first line from ``start`` on begins; any place from ``stop`` on if none begins before."""
     if start == 0:
-        stream.seek(0)
-        offset = len(codecs.BOM_UTF8) if stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8 else 0
+        offset = _text_start(stream)
     else:
         # A line starts at start itself if the byte before it ends one.
         offset = stream.seek(start - 1)
-        while read := stream.read(_FIRST_BLOCK_BEHIND):
+        # A line may be as long as all ranges together: each looks for its end no further than its own.
+        while offset < stop and (read := stream.read(_FIRST_BLOCK_BEHIND)):
             line_end = read.find(b"\n") + 1
             offset += line_end or len(read)
             if line_end:

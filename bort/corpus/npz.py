@@ -6,7 +6,8 @@ Row *i* of each array belongs to sequence *i*: ``input_ids`` holds the masked id
 them.
 
 Notable: the masks are static, that is, drawn once when the files were made. Our own files are rectangular and free of Python objects, so
-they are mapped; the published ones are ragged and therefore pickled, and read only where the caller says so.
+they are mapped; the published ones are ragged and therefore pickled, and read only where the caller says so. However many arrays it has, a
+file keeps at most two descriptors open.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import bisect
 import hashlib
 import itertools
 import json
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bort.corpus.npz_archive import NpzFile, open_npz
+from bort.corpus.npz_archive import NpzFile, Placement, open_npz
 from bort.corpus.sequences import MaskedSequence
 from bort.errors import BortError
 
@@ -32,6 +33,7 @@ VERSION = 1
 NPZ_PATTERN = "*.npz"
 _ROWS = ("input_ids", "masked_lm_positions", "masked_lm_ids", "masked_lm_weights")
 _LENGTHS = "valid_lengths"
+_ROWS_AT_ONCE = 256
 _KINDS = {"masked_lm_weights": "f"}
 
 
@@ -43,19 +45,21 @@ def npz_names(count: int) -> list[str]:
 class StaticSequences:
     """The sequences of a folder of .npz files, masked when the files were made: ours, or those of the published script.
 
-    Our files are mapped, not read. Compressed arrays are unpacked, and pickled ones flattened, into nameless temporary files
-    (``TMPDIR`` says where), one file of the folder in memory at a time.
+    Our files are read once for their checksums and then mapped. Compressed arrays are unpacked, and pickled ones flattened, into nameless
+    temporary files (``TMPDIR`` says where), one file of the folder in memory at a time.
 
     Args:
         directory: every ``*.npz`` in it belongs to the set.
         vocab_size: ids must lie below it.
-        allow_pickle: read arrays of Python objects too, which are pickles: a pickle can run code, so this is for files of one's own making.
+        allow_pickle: read rows of numbers from arrays of Python objects too. These are pickles, which other programs run; here they are not
+            run but taken apart, slowly and in memory.
         vocab_fingerprint: of the vocabulary the files must have been made with, as far as they say; None accepts any.
 
     Attributes:
         max_seq_length: longest sequence, special tokens included.
         lengths: (N,) tokens of each sequence, special ones included.
-        fingerprint: of the contents of all files.
+        fingerprint: of the checksums that the files have of their arrays. Those of arrays that are read, and of all that are not deflated,
+            have proved right.
         description: what the files say of themselves, for a data card.
 
     Raises:
@@ -123,8 +127,8 @@ def _read_file(path: Path, allow_pickle: bool) -> _File:
         absent = [name for name in (*_ROWS, _LENGTHS) if name not in file.members]
         if absent:
             raise BortError(f"{path}: no array {absent[0]!r}; not a file of pre-training data: bort data --format npz makes them")
-        arrays = {name: _read_rows(file, name, allow_pickle) for name in (*_ROWS, _LENGTHS)}
-        metadata = _read_metadata(file)
+        arrays = file.views({name: _place_rows(file, name, allow_pickle) for name in (*_ROWS, _LENGTHS)})
+        metadata = read_metadata(file)
     lengths = arrays.pop(_LENGTHS)
     for name, array in arrays.items():
         if array.shape[0] != len(lengths):
@@ -137,42 +141,44 @@ def _read_file(path: Path, allow_pickle: bool) -> _File:
     return _File(path, lengths.astype(np.int32), arrays, file.fingerprint, metadata)
 
 
-def _read_rows(file: NpzFile, name: str, allow_pickle: bool) -> np.ndarray:
-    """One array, mapped: (N,) for the lengths, (N, width) for the others; whole numbers, or weights."""
+def _place_rows(file: NpzFile, name: str, allow_pickle: bool) -> Placement:
+    """One array, ready to be mapped: (N,) for the lengths, (N, width) for the others; whole numbers, or weights."""
     member = file.members[name]
     if member.is_pickled:
         if not allow_pickle:
             raise BortError(
-                f"{file.path}: the array {name!r} holds Python objects, which are stored as a pickle, and a pickle can run code; "
-                "if you made this file yourself, give --allow_pickle"
+                f"{file.path}: the array {name!r} holds Python objects, which are stored as a pickle; "
+                "to have the rows of numbers in it read, slowly and in memory but without running it, give --allow_pickle"
             )
-        return _flatten(file.path, name, file.unpickle(name))
+        return _flatten(file, name)
     dimensions = 1 if name == _LENGTHS else 2
     if member.dtype.kind not in _KINDS.get(name, "iu") or len(member.shape) != dimensions or 0 in member.shape[1:]:
         raise BortError(f"{file.path}: {name!r} is a {member.dtype} array of shape {member.shape}; make the file again")
-    return file.map(name)
+    return file.place(name)
 
 
-def _flatten(path: Path, name: str, rows: np.ndarray) -> np.ndarray:
-    """Ragged rows as a mapped rectangle (N, longest); behind their ends ids and positions are -1, which is refused when it is looked at."""
+def _flatten(file: NpzFile, name: str) -> Placement:
+    """Ragged rows as a rectangle (N, longest); behind their ends ids and positions are -1, which is refused when it is looked at."""
     kind, dtype, padding = ("f", np.float32, 0) if name in _KINDS else ("iu", np.int32, -1)
-    try:
-        ragged = [np.array(row.tolist() if isinstance(row, np.ndarray) and row.dtype == object else row) for row in rows]
-        if name == _LENGTHS or any(row.ndim != 1 or (row.size and row.dtype.kind not in kind) for row in ragged):
-            raise ValueError
-        with tempfile.TemporaryFile() as spool:
-            rectangle = np.memmap(spool, dtype, "w+", shape=(len(ragged), max(map(len, ragged))))
-        for number, row in enumerate(ragged):
-            if row.size and (row.min() < 0 or row.max() > np.iinfo(np.int32).max):
-                raise ValueError
-            rectangle[number, : len(row)] = row
-            rectangle[number, len(row) :] = padding
-    except (TypeError, ValueError, OverflowError):
-        raise BortError(f"{path}: a row of {name!r} is not a list of numbers of its kind; make the file again") from None
-    return rectangle
+    rows = file.unpickle(name)
+    width = max(map(len, rows), default=0)
+    most = np.iinfo(np.int32).max
+    is_wrong = (row.size and (row.dtype.kind not in kind or row.min() < 0 or row.max() > most) for row in rows)
+    if name == _LENGTHS or not width or any(is_wrong):
+        raise BortError(f"{file.path}: a row of {name!r} is not a list of numbers of its kind; make the file again")
+
+    def blocks() -> Iterator[np.ndarray]:
+        for first in range(0, len(rows), _ROWS_AT_ONCE):
+            portion = rows[first : first + _ROWS_AT_ONCE]
+            rectangle = np.full((len(portion), width), padding, dtype)
+            for number, row in enumerate(portion):
+                rectangle[number, : len(row)] = row
+            yield rectangle
+
+    return file.spool(blocks())
 
 
-def _read_metadata(file: NpzFile) -> dict[str, Any]:
+def read_metadata(file: NpzFile) -> dict[str, Any]:
     """What our own files say of themselves; nothing for others."""
     member = file.members.get("metadata")
     if member is None or member.dtype.kind != "U" or member.shape != ():

@@ -3,32 +3,33 @@
 A .npz file is a zip archive of .npy files (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
 
 Notable: ``np.savez`` wants whole arrays and ``np.load`` gives them; here neither side holds more than a block of rows. Members that are
-stored as they are get mapped where they lie in the archive; compressed ones are unpacked into a nameless temporary file first, which goes
-away with the process. The bytes written depend on the arrays alone, not on the clock. A file is never trusted: what a header claims is held
-against what is there before anything is mapped or read. Arrays of Python objects are pickles: they are loaded only where the caller says
-so, and then only as far as they consist of NumPy arrays and plain values, so that a pickle finds no function to call.
+stored as they are get mapped where they lie in the archive, once their checksum has proved right; deflated ones are unpacked in steps of
+bounded size into a nameless temporary file first, which goes away with the process. The bytes written depend on the arrays alone, not on
+the clock. A file is never trusted: what a header claims is held against what is there before anything is mapped or read. Arrays of Python
+objects are pickles, which are never run: ``bort.corpus.npz_pickle`` reads the rows of numbers in them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import mmap
-import pickle
 import shutil
 import struct
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
 import numpy as np
 
+from bort.corpus.npz_pickle import read_pickled_rows
 from bort.errors import BortError
 from bort.files import whole_file
 
@@ -36,11 +37,9 @@ _EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)  # of a zip archive
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _COPIED_AT_ONCE = 1 << 20
 _DAMAGED = "the file is damaged or incomplete; copy it or make it again"
-# What a pickled array of arrays or numbers refers to; NumPy 2 says _core.
-_PICKLED_NAMES = {(f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")} | {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-}
+_LARGEST_HEADER = 1 << 16  # bytes of a .npy file; NumPy refuses longer ones than 10 000
+_LARGEST_EXPANSION = 1032  # of deflate: 258 bytes from 2 bits
+_ALIGNMENT = 64
 
 
 def write_npz_file(
@@ -117,18 +116,33 @@ class Member:
         return bool(self.dtype.hasobject)
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where the elements of an array are: in the archive as they are stored, or in its spool, from byte ``start`` on."""
+
+    in_archive: bool
+    start: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
 class NpzFile:
     """An open archive; see :func:`open_npz`.
+
+    What cannot be mapped where it lies goes to one nameless temporary file, the spool. So the views of an archive keep two descriptors open
+    at most, however many arrays they are of.
 
     Attributes:
         path: of the file.
         members: its arrays by name.
-        fingerprint: of names and contents, from the CRC-32 that the archive's directory has of every member.
+        fingerprint: of names and contents, from the CRC-32 that the archive's directory has of every member. Stored members have proved to
+            have it; of deflated ones, those that were unpacked.
     """
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
+    def __init__(self, path: Path, archive: zipfile.ZipFile, spool: IO[bytes]) -> None:
         self.path = path
         self._archive = archive
+        self._spool = spool
         self.members: dict[str, Member] = {}
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
@@ -141,47 +155,79 @@ class NpzFile:
         self.fingerprint = hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
     def map(self, name: str) -> np.ndarray:
-        """A read-only view of an array that is not pickled. It outlives the open archive.
+        """A read-only view of one array, as ``views(place(name))``."""
+        return self.views({name: self.place(name)})[name]
+
+    def place(self, name: str) -> Placement:
+        """Make an array that is not pickled ready to be mapped: unpack it if it is deflated.
 
         Raises:
-            BortError: if the member is damaged.
+            BortError: if the member is damaged, or the disk has no room.
         """
         member = self.members[name]
-        if 0 in member.shape:
-            return np.empty(member.shape, member.dtype)
-        size, offset = member.info.file_size, 0
         if member.info.compress_type == zipfile.ZIP_STORED:
-            mapped, offset = self._map_in_place(name, member)
-        else:
-            with tempfile.TemporaryFile() as unpacked, self._archive.open(member.info) as packed:
-                shutil.copyfileobj(packed, unpacked, _COPIED_AT_ONCE)
-                unpacked.flush()
-                if unpacked.tell() != size:
-                    self._refuse(name, f"unpacks to {unpacked.tell()} bytes, not to the {size} that the archive's directory says")
-                mapped = mmap.mmap(unpacked.fileno(), size, access=mmap.ACCESS_READ)
-        return np.frombuffer(mapped, member.dtype, math.prod(member.shape), offset + member.data_start).reshape(member.shape)
+            return Placement(True, self._start_in_archive(name, member) + member.data_start, member.dtype, member.shape)
+        start = self._align_spool()
+        with self._archive.open(member.info) as packed:
+            while portion := packed.read(_COPIED_AT_ONCE):
+                self._write_to_spool(portion)
+        size = self._spool.tell() - start
+        if size != member.info.file_size:
+            self._refuse(name, f"unpacks to {size} bytes, not to the {member.info.file_size} that the archive's directory says")
+        return Placement(False, start + member.data_start, member.dtype, member.shape)
 
-    def unpickle(self, name: str) -> np.ndarray:
-        """An array of Python objects, read into memory.
+    def spool(self, blocks: Iterable[np.ndarray]) -> Placement:
+        """Write rows, in blocks of one type and width, where they can be mapped.
 
         Raises:
-            BortError: if its pickle is damaged, does not hold what its header says, or refers to anything but NumPy's arrays.
+            BortError: if the disk has no room.
+        """
+        start, rows = self._align_spool(), 0
+        for block in blocks:
+            self._write_to_spool(np.ascontiguousarray(block).data)
+            rows += len(block)
+        return Placement(False, start, block.dtype, (rows, *block.shape[1:]))
+
+    def views(self, placements: Mapping[str, Placement]) -> dict[str, np.ndarray]:
+        """Read-only views of arrays. They outlive the open archive."""
+        self._spool.flush()
+        maps: dict[bool, mmap.mmap] = {}
+        views = {}
+        for name, placement in placements.items():
+            if 0 in placement.shape:
+                views[name] = np.empty(placement.shape, placement.dtype)
+                continue
+            if placement.in_archive not in maps:
+                with self.path.open("rb") if placement.in_archive else nullcontext(self._spool) as stream:
+                    maps[placement.in_archive] = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            flat = np.frombuffer(maps[placement.in_archive], placement.dtype, math.prod(placement.shape), placement.start)
+            views[name] = flat.reshape(placement.shape)
+        return views
+
+    def unpickle(self, name: str) -> list[np.ndarray]:
+        """Rows of an array of Python objects, read into memory without running its pickle; see :func:`read_pickled_rows`.
+
+        Raises:
+            BortError: if its pickle is damaged, does not hold what its header says, or anything but rows of numbers.
         """
         member = self.members[name]
-        with self._archive.open(member.info) as stream:
+        with self._archive.open(member.info) as packed, io.BufferedReader(packed, _COPIED_AT_ONCE) as stream:  # type: ignore[type-var]
             stream.read(member.data_start)
             try:
-                array = _ArrayUnpickler(stream).load()
-            except BortError as error:
-                self._refuse(name, str(error), "such a file can run code where it is loaded; get it from somewhere else")
-            except Exception as error:  # a damaged pickle can raise anything
-                self._refuse(name, f"its pickle cannot be read: {type(error).__name__}: {error}".splitlines()[0])
-        if not isinstance(array, np.ndarray) or array.dtype != object or array.shape != member.shape:
-            self._refuse(name, f"its pickle does not hold an object array of shape {member.shape}")
-        return array
+                return read_pickled_rows(stream, member.shape)
+            except (ValueError, LookupError, TypeError, OverflowError) as error:
+                self._refuse(name, f"cannot be read: {error}".splitlines()[0])
 
     def _read_header(self, name: str, info: zipfile.ZipInfo) -> Member:
-        with self._archive.open(info) as stream:
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            self._refuse(name, "is packed by another method than deflate", "save it with NumPy")
+        if info.file_size > _LARGEST_EXPANSION * max(info.compress_size, 1):
+            self._refuse(name, f"has {info.compress_size} bytes, which cannot unpack to the {info.file_size} that the directory says")
+        with self._archive.open(info) as packed:
+            stream = io.BytesIO(packed.read(_LARGEST_HEADER))
+            if info.compress_type == zipfile.ZIP_STORED:
+                while packed.read(_COPIED_AT_ONCE):
+                    pass  # zipfile compares the checksum at the end
             version = np.lib.format.read_magic(stream)
             if version not in ((1, 0), (2, 0)):
                 self._refuse(name, f"is of version {version} of the .npy format")
@@ -196,16 +242,30 @@ class NpzFile:
             self._refuse(name, f"has {info.file_size - start} bytes, which are not a {dtype} array of shape {shape}")
         return Member(dtype, shape, start, info)
 
-    def _map_in_place(self, name: str, member: Member) -> tuple[mmap.mmap, int]:
-        """The mapped archive, and where in it the member's .npy file begins."""
-        with self.path.open("rb") as stream:
-            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    def _start_in_archive(self, name: str, member: Member) -> int:
+        """Where in the archive the member's .npy file begins."""
         start = member.info.header_offset
-        _, name_length, extra_length = _LOCAL_HEADER.unpack_from(mapped, start)
+        with self.path.open("rb") as stream:
+            stream.seek(start)
+            _, name_length, extra_length = _LOCAL_HEADER.unpack(stream.read(_LOCAL_HEADER.size))
+            end_of_file = stream.seek(0, io.SEEK_END)
         start += _LOCAL_HEADER.size + name_length + extra_length
-        if member.info.compress_size != member.info.file_size or start + member.info.file_size > len(mapped):
+        if member.info.compress_size != member.info.file_size or start + member.info.file_size > end_of_file:
             self._refuse(name, "goes beyond the end of the file")
-        return mapped, start
+        return int(start)
+
+    def _align_spool(self) -> int:
+        self._write_to_spool(bytes(-self._spool.tell() % _ALIGNMENT))
+        return self._spool.tell()
+
+    def _write_to_spool(self, portion: bytes | memoryview) -> None:
+        # Written, not set through a map: on a full disk that would be a signal and not an error.
+        try:
+            self._spool.write(portion)
+            self._spool.flush()
+        except OSError as error:
+            problem = f"cannot unpack {self.path} there: {error.strerror}"
+            raise BortError(f"{tempfile.gettempdir()}: {problem}; make room, or set TMPDIR to a folder with room") from None
 
     def _refuse(self, name: str, problem: str, remedy: str = _DAMAGED) -> NoReturn:
         raise BortError(f"{self.path}: the array {name!r} {problem}; {remedy}")
@@ -213,23 +273,16 @@ class NpzFile:
 
 @contextmanager
 def open_npz(path: Path) -> Iterator[NpzFile]:
-    """Open an archive and check the headers of all its arrays.
+    """Open an archive, check the headers of all its arrays, and read what is stored once, for its checksum: about a second for a GB or two.
 
     Raises:
         BortError: if it cannot be read or is damaged, also while it is open.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield NpzFile(path, archive)
+        with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as spool:
+            yield NpzFile(path, archive, spool)
     except OSError as error:
         raise BortError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError, RuntimeError) as error:
         # RuntimeError: encrypted, or packed by a method that Python lacks.
         raise BortError(f"{path}: not a .npz archive, or a damaged one: {str(error).splitlines()[0] if str(error) else error!r}") from None
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _PICKLED_NAMES:
-            raise BortError(f"its pickle refers to {module}.{name}, which is no part of an array")
-        return super().find_class(module, name)

@@ -114,14 +114,17 @@ def cut_into_pieces(start: int, stop: int) -> list[Piece]:
 def make_piece(work: PieceWork, piece: Piece) -> PieceReport:
     """Tokenise and pack a piece, unless its file is there.
 
+    A piece that is there is held against its digest, and made again if it is another.
+
     Raises:
         BortError: if the text cannot be read, or has changed since its size was taken, or is not what the settings say.
         OSError: if the file cannot be written.
     """
     path = piece.path(work)
     spill = read_spill(path)
-    was_there = spill is not None
-    if spill is None:
+    # Pieces are not flushed to the disk: of one whose end has survived a loss of power, pages before it may have been lost.
+    was_there = spill is not None and spill.is_as_written()
+    if not was_there:
         read = ReadingReport(text_bytes=piece.stop - piece.start)
         with write_spill(path, {TOKENS: work.dtype} | dict.fromkeys(ENDS, np.dtype(np.int64))) as writer:
             for number in range(bisect_right(work.firsts, piece.start) - 1, len(work.files)):
@@ -134,8 +137,8 @@ def make_piece(work: PieceWork, piece: Piece) -> PieceReport:
                 setattr(read, field, writer.counts[name])
             writer.facts = asdict(read)
         spill = read_spill(path)
-        if spill is None:
-            raise OSError(errno.EIO, "it is not as it was written", str(path))
+    if spill is None:
+        raise OSError(errno.EIO, "it is not as it was written", str(path))
     return PieceReport(ReadingReport(**spill.facts), spill.digest, was_there)
 
 
@@ -147,11 +150,11 @@ def _tokenise(work: PieceWork, number: int, start: int, stop: int, writer: Spill
             if os.fstat(stream.fileno()).st_size != file.size:
                 raise BortError(f"{file.name}: its size has changed while it was read; run again when it is whole")
             if settings.documents == "blank_line":
-                batches = between_blank_lines(stream, start, stop, read)
+                batches = between_blank_lines(stream, start, stop, read, file.name)
             elif settings.documents == "line":
-                batches = one_a_line(stream, start, stop, read)
+                batches = one_a_line(stream, start, stop, read, file.name)
             else:
-                batches = json_records(stream, start, stop, read, settings.text_key, file.name)
+                batches = json_records(stream, start, stop, read, file.name, settings.text_key)
             begun = writer.counts[TOKENS]
             packer = Packer(settings.max_seq_length - 2, settings.short_seq_prob, settings.seed, number, begun)
             for tokens, bounds, batch in _encoded(batches, work.tokenizer):

@@ -21,6 +21,9 @@ from bort.randomness import Purpose, generator
 LENGTH_STEP = 16
 """Batches are padded to a multiple of it, since MXNet plans memory anew for each shape; so a bucket need not be narrower."""
 
+MOST_PADDED = 2
+"""Times its tokens that an update may hold with its padding, where batches are made by number of tokens."""
+
 # With fewer, the same sequences would meet in an update again and again.
 _FEWEST_UPDATES = 8
 
@@ -49,7 +52,8 @@ def cut_buckets(lengths: NDArray[np.int32], update_size: int, use_avg_len: bool,
     Args:
         lengths: (N,) tokens of each sequence, N at least 1.
         update_size: sequences of an update; with ``use_avg_len`` its tokens, of which a bucket makes a number of sequences by their average
-            length, rounded down, at least one.
+            length, rounded down, but no more than fit into ``MOST_PADDED`` times as many positions if all were as long as the bucket's
+            longest; at least one.
         num_buckets: at most so many.
 
     Returns:
@@ -61,7 +65,9 @@ def cut_buckets(lengths: NDArray[np.int32], update_size: int, use_avg_len: bool,
     counts = np.add.reduceat(of_length[present], where)
     tokens = np.add.reduceat(of_length[present] * present, where)
     while True:
-        per_update = np.maximum(update_size * counts // tokens, 1) if use_avg_len else np.full(len(counts), update_size)
+        per_update = np.full(len(counts), update_size)
+        if use_avg_len:
+            per_update = np.maximum(np.minimum(update_size * counts // tokens, MOST_PADDED * update_size // widths), 1)
         small = counts < _FEWEST_UPDATES * per_update
         if len(counts) == 1 or (len(counts) <= num_buckets and not small.any()):
             break

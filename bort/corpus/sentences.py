@@ -6,7 +6,8 @@ files. Only a line feed ends a line, and white space around a sentence is no par
 
 Notable: a batch has bounded size and may begin and end inside a document, so a document may be larger than memory. Odd text stops nothing
 and is counted: a byte that is not UTF-8 costs one character (U+FFFD) and does not shift the text behind it; U+0000 is a character like
-others; a line of more than a mebibyte is several sentences. A byte order mark at a file's beginning is no text.
+others; a line of more than a mebibyte is several sentences; a line of JSON of more than eight mebibytes is left out. A byte order mark at a
+file's beginning is no text.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bort.corpus.lines import LONGEST_LINE, Block, Extent, line_number, read_blocks
+from bort.corpus.lines import LONGEST_LINE, Block, Extent, line_number, own_first_line, read_blocks
 from bort.errors import BortError
 
-LONGEST_RECORD = 1 << 25
+LONGEST_RECORD = 1 << 23
 """Bytes of a line of JSON, which must be read as a whole; a longer one is left out."""
 
 
@@ -33,26 +34,36 @@ class OddLines:
     """How often text was odd.
 
     Attributes:
-        undecodable_lines: sentences with bytes that are not UTF-8, each replaced by U+FFFD.
+        undecodable_lines: sentences, or lines of JSON, with bytes that are not UTF-8 or with halves of a surrogate pair, each replaced by
+            U+FFFD.
         lines_with_nul: sentences with U+0000, which is kept.
         long_lines: of more than ``LONGEST_LINE`` bytes, each cut into several sentences at white space.
         skipped_lines: of JSON and of more than ``LONGEST_RECORD`` bytes, left out.
+        first: of each of these, if there is one, the place of the first: file and byte.
     """
 
     undecodable_lines: int = 0
     lines_with_nul: int = 0
     long_lines: int = 0
     skipped_lines: int = 0
+    first: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def note(self, kind: str, name: Path, offset: int, count: int = 1) -> None:
+        """Count ``count`` more of ``kind``, the first of them in the line at byte ``offset`` of the file ``name``."""
+        if count:
+            setattr(self, kind, getattr(self, kind) + count)
+            self.first.setdefault(kind, f"{name}, byte {offset}")
 
     def warnings(self) -> list[str]:
         """A line about each kind of odd text that was met."""
         met = {
-            f"{self.undecodable_lines} lines were not UTF-8; their odd bytes became U+FFFD": self.undecodable_lines,
-            f"{self.lines_with_nul} lines hold U+0000, which was kept; is the input text?": self.lines_with_nul,
-            f"{self.long_lines} lines of more than {LONGEST_LINE} bytes were cut into several sentences": self.long_lines,
-            f"{self.skipped_lines} lines of JSON of more than {LONGEST_RECORD} bytes were left out": self.skipped_lines,
+            "undecodable_lines": "lines with what is no character, such as bytes that are not UTF-8, which became U+FFFD",
+            "lines_with_nul": "lines with U+0000, which was kept (is the input text?)",
+            "long_lines": f"lines of more than {LONGEST_LINE} bytes, which were cut into several sentences",
+            "skipped_lines": f"lines of JSON of more than {LONGEST_RECORD} bytes, which were left out",
         }
-        return [text for text, count in met.items() if count]
+        first = {kind: f"; the first: {place}" for kind, place in self.first.items()}
+        return [f"{text}: {getattr(self, kind)}{first.get(kind, '')}" for kind, text in met.items() if getattr(self, kind)]
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class SentenceBatch:
     document_offsets: NDArray[np.int64]
 
 
-def between_blank_lines(stream: BinaryIO, start: int, stop: int, odd: OddLines) -> Iterator[SentenceBatch]:
+def between_blank_lines(stream: BinaryIO, start: int, stop: int, odd: OddLines, name: Path) -> Iterator[SentenceBatch]:
     """Yield the documents for which the last blank line before them begins in ``start`` … ``stop`` - 1; there is one before the file.
 
     Args:
@@ -79,12 +90,14 @@ def between_blank_lines(stream: BinaryIO, start: int, stop: int, odd: OddLines) 
         start: bytes from the file's beginning.
         stop: likewise.
         odd: its counts grow.
+        name: of the file in messages.
     """
+    stop = own_first_line(stream, start, stop)
     owned = after_blank = start == 0
     long_line: _LongLine | None = None
     for block in read_blocks(stream, start, stop):
         if block.extent is not Extent.LINES:
-            long_line = long_line or _LongLine(block.offset)
+            long_line = long_line or _LongLine(block.offset, name)
             sentence = long_line.add(block, odd if owned else OddLines())
             if owned and sentence:
                 yield _batch([sentence], [0] if after_blank else [], [long_line.offset] if after_blank else [])
@@ -95,9 +108,11 @@ def between_blank_lines(stream: BinaryIO, start: int, stop: int, odd: OddLines) 
                         return
                     owned = after_blank = True
                 elif owned:
-                    odd.long_lines += 1
+                    odd.note("long_lines", name, long_line.offset)
                 long_line = None
-            if not owned and block.end >= stop:
+            # As long as a line that begins in the range may turn out to be blank, the document behind it may be ours.
+            may_be_blank = long_line is not None and long_line.is_blank and long_line.offset < stop
+            if not owned and block.end >= stop and not may_be_blank:
                 return
             continue
         lines = _Lines(block)
@@ -115,7 +130,7 @@ def between_blank_lines(stream: BinaryIO, start: int, stop: int, odd: OddLines) 
         hold_text = lines.hold_text[first:last]
         begins = hold_text & ~np.concatenate([[not after_blank], hold_text[:-1]])
         if hold_text.any():
-            lines.count_odd(first, last, odd)
+            lines.count_odd(first, last, odd, name)
             sentences = [text for text in lines.texts[first:last] if text]
             yield SentenceBatch(sentences, (np.cumsum(hold_text) - 1)[begins], lines.offsets[first:last][begins])
         if last < len(lines.texts):
@@ -123,56 +138,56 @@ def between_blank_lines(stream: BinaryIO, start: int, stop: int, odd: OddLines) 
         after_blank = not hold_text[-1]
 
 
-def one_a_line(stream: BinaryIO, start: int, stop: int, odd: OddLines) -> Iterator[SentenceBatch]:
+def one_a_line(stream: BinaryIO, start: int, stop: int, odd: OddLines, name: Path) -> Iterator[SentenceBatch]:
     """Yield each line that begins in ``start`` … ``stop`` - 1 as a document; see ``between_blank_lines``."""
     long_line: _LongLine | None = None
+    stop = own_first_line(stream, start, stop)
     for block in _only_lines_before(stop, read_blocks(stream, start, stop)):
         if block.extent is Extent.LINES:
             lines = _Lines(block)
-            lines.count_odd(0, len(lines.texts), odd)
+            lines.count_odd(0, len(lines.texts), odd, name)
             sentences = [text for text in lines.texts if text]
             if sentences:
                 yield SentenceBatch(sentences, np.arange(len(sentences)), lines.offsets[lines.hold_text])
             continue
-        long_line = long_line or _LongLine(block.offset)
+        long_line = long_line or _LongLine(block.offset, name)
         begins = long_line.is_blank
         sentence = long_line.add(block, odd)
         if sentence:
             yield _batch([sentence], [0] if begins else [], [long_line.offset] if begins else [])
         if block.extent is Extent.LAST_PART:
-            odd.long_lines += not long_line.is_blank
+            odd.note("long_lines", name, long_line.offset, not long_line.is_blank)
             long_line = None
 
 
-def json_records(stream: BinaryIO, start: int, stop: int, odd: OddLines, key: str, name: Path) -> Iterator[SentenceBatch]:
+def json_records(stream: BinaryIO, start: int, stop: int, odd: OddLines, name: Path, key: str) -> Iterator[SentenceBatch]:
     """Yield the text under ``key`` of each line of JSON that begins in ``start`` … ``stop`` - 1; see ``between_blank_lines``.
-
-    Args:
-        name: of the file in messages.
 
     Raises:
         BortError: if a line is not a JSON object with a text under ``key``; the message names file and line.
     """
+    skipped: int | None = None
+    stop = own_first_line(stream, start, stop)
     for block in _only_lines_before(stop, read_blocks(stream, start, stop, longest_line=LONGEST_RECORD)):
         if block.extent is not Extent.LINES:
-            odd.skipped_lines += block.extent is Extent.LAST_PART
+            skipped = block.offset if skipped is None else skipped
+            if block.extent is Extent.LAST_PART:
+                odd.note("skipped_lines", name, skipped)
+                skipped = None
             continue
-        lines = _Lines(block)
-        lines.count_odd(0, len(lines.texts), odd)
         sentences: list[str] = []
         starts: list[int] = []
         offsets: list[int] = []
         size = 0
-        for number in np.flatnonzero(lines.hold_text).tolist():
-            offset = int(lines.offsets[number])
+        for offset, line in _lines_with_text(block):
             try:
-                text = json.loads(lines.texts[number])[key]
-                if not isinstance(text, str):
-                    raise TypeError
+                text, is_odd = _text_of(line, key)
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise BortError(f"{name}, line {line_number(stream, offset)}: {_complaint(error, key)}") from None
+            odd.note("undecodable_lines", name, offset, is_odd)
+            odd.note("lines_with_nul", name, offset, "\0" in text)
             begins = True
-            for sentence in _sentences_of(text, odd):
+            for sentence in _sentences_of(text, odd, name, offset):
                 if begins:
                     starts.append(len(sentences))
                     offsets.append(offset)
@@ -205,10 +220,12 @@ class _Lines:
         line_ends = np.flatnonzero(np.frombuffer(block.data, dtype=np.uint8) == ord("\n"))
         self.offsets: NDArray[np.int64] = np.concatenate([[0], line_ends + 1])[: len(lines)] + block.offset
 
-    def count_odd(self, first: int, last: int, odd: OddLines) -> None:
-        odd.undecodable_lines += sum(first <= number < last for number in self._undecodable)
+    def count_odd(self, first: int, last: int, odd: OddLines, name: Path) -> None:
+        for number in self._undecodable:
+            odd.note("undecodable_lines", name, int(self.offsets[number]), first <= number < last)
         if self._has_nul:
-            odd.lines_with_nul += sum("\0" in text for text in self.texts[first:last])
+            for number in range(first, last):
+                odd.note("lines_with_nul", name, int(self.offsets[number]), "\0" in self.texts[number])
 
 
 class _LongLine:
@@ -216,17 +233,19 @@ class _LongLine:
 
     Args:
         offset: where it begins.
+        name: of its file in messages.
     """
 
-    def __init__(self, offset: int) -> None:
+    def __init__(self, offset: int, name: Path) -> None:
         self.offset = offset
+        self._name = name
         self.is_blank = True
 
     def add(self, block: Block, odd: OddLines) -> str:
         """The next part, without surrounding white space."""
         sentence = block.data.decode("utf-8", errors="replace").strip()
-        odd.undecodable_lines += not _is_utf8(block.data)
-        odd.lines_with_nul += "\0" in sentence
+        odd.note("undecodable_lines", self._name, self.offset, not _is_utf8(block.data))
+        odd.note("lines_with_nul", self._name, self.offset, "\0" in sentence)
         self.is_blank &= not sentence
         return sentence
 
@@ -245,13 +264,36 @@ def _only_lines_before(stop: int, blocks: Iterable[Block]) -> Iterator[Block]:
         yield block
 
 
-def _sentences_of(text: str, odd: OddLines) -> Iterator[str]:
-    """Non-blank lines of a document that is one value; lines that are too long in parts."""
+def _lines_with_text(block: Block) -> Iterator[tuple[int, bytes]]:
+    """Where each line begins that is not of white space alone, and its bytes, one line at a time."""
+    start = 0
+    while start < len(block.data):
+        end = block.data.find(b"\n", start) + 1 or len(block.data)
+        line = block.data[start:end]
+        if not line.isspace() and line.decode("utf-8", errors="replace").strip():
+            yield block.offset + start, line
+        start = end
+
+
+def _text_of(line: bytes, key: str) -> tuple[str, bool]:
+    """Text of a line of JSON, and whether something in the line is no character.
+
+    Raises:
+        ValueError, KeyError, TypeError, RecursionError: if there is none.
+    """
+    is_odd = not _is_utf8(line)
+    # Numbers may have more digits than Python turns into an integer, and none is wanted.
+    text = json.loads(line.decode("utf-8", errors="replace").strip(), parse_int=float)[key]
+    if not isinstance(text, str):
+        raise TypeError
     if not text.isascii() and not _is_unicode(text):
         # JSON can spell half a character, which UTF-8 cannot.
-        text = re.sub("[\ud800-\udfff]", "\ufffd", text)
-        odd.undecodable_lines += 1
-    odd.lines_with_nul += "\0" in text
+        text, is_odd = re.sub("[\ud800-\udfff]", "\ufffd", text), True
+    return text, is_odd
+
+
+def _sentences_of(text: str, odd: OddLines, name: Path, offset: int) -> Iterator[str]:
+    """Non-blank lines of the document of the line at ``offset``; lines that are too long in parts."""
     start = 0
     while start < len(text):
         end = text.find("\n", start)
@@ -261,7 +303,7 @@ def _sentences_of(text: str, odd: OddLines) -> Iterator[str]:
             if sentence:
                 yield sentence
         else:
-            odd.long_lines += 1
+            odd.note("long_lines", name, offset)
             while start < end:
                 cut = min(end, start + LONGEST_LINE)
                 if cut < end:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bort.corpus.masking import Masker
 from bort.corpus.shards import Corpus
+from bort.errors import BortError
 from bort.vocabulary import Vocab
 
 
@@ -62,9 +63,17 @@ class DynamicSequences:
         corpus: sequences without special tokens.
         vocab: the corpus's vocabulary.
         masker: how they are masked.
+
+    Raises:
+        BortError: if the vocabulary is of another size than the corpus's.
     """
 
     def __init__(self, corpus: Corpus, vocab: Vocab, masker: Masker) -> None:
+        if corpus.vocab_size != len(vocab):
+            raise BortError(
+                f"the shards say that they were made with a vocabulary of {corpus.vocab_size} tokens, this one has {len(vocab)}; "
+                "make them again with bort data, or give the right --vocab"
+            )
         self._corpus = corpus
         self._vocab = vocab
         self._masker = masker

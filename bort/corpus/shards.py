@@ -13,8 +13,11 @@ the folder ``.work`` of the output.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import resource
 import shutil
 from collections import deque
 from collections.abc import Sequence
@@ -28,7 +31,7 @@ from tqdm import tqdm
 
 from bort.corpus.assembly import assemble
 from bort.corpus.compression import decompress, is_compressed
-from bort.corpus.documents import ReadingReport
+from bort.corpus.documents import ReadingReport, counted
 from bort.corpus.pieces import (
     PIECE_BYTES,
     SENTENCES,
@@ -54,6 +57,9 @@ SHARD_PATTERN = "shard_*.safetensors"
 WORK_FOLDER = ".work"
 _PLAN = "plan.json"
 _MOST_NAMED_FILES = 1000
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Descriptors that a process needs besides those of its shards.
+_OTHER_FILES = 256
 _OF_ONE_SHARD = ("counts", "contents", "shard")
 _LENGTHS_AT_ONCE = 1 << 20
 
@@ -73,7 +79,8 @@ class ShardingReport(ReadingReport):
     empty_shards: int = 0
 
     def warnings(self) -> list[str]:
-        few = f"{self.empty_shards} shards are empty: {self.documents} documents are too few or too large for so many"
+        empty, documents = counted(self.empty_shards, "empty shard"), counted(self.documents, "document")
+        few = f"{empty}: the text has {documents}, too few or too large for so many shards"
         return super().warnings() + ([few] if self.empty_shards else [])
 
 
@@ -99,12 +106,15 @@ def create_shards(
         What is in the shards, those of an earlier run included.
 
     Raises:
-        BortError: if a file cannot be read or is damaged, no document has text, or the shards cannot be written.
+        BortError: if a file cannot be read or is damaged, no document has text, or there is no room for the shards.
+        OSError: if the shards cannot be written for another reason.
     """
     if num_workers < 1:
         raise BortError(f"num_workers must be at least 1, got {num_workers}")
     origin = _origin(files, tokenizer, settings)
     output_existed = output.exists()
+    if output_existed and not output.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(output))
     report = ShardingReport()
     missing = []
     for index, name in enumerate(shard_names(settings.num_outputs)):
@@ -123,7 +133,7 @@ def create_shards(
             plain = _decompressed(files, folder, num_workers, show_progress)
             _make_shards(missing, PieceWork(plain, tokenizer, settings, folder), output, origin, num_workers, show_progress, report)
         if report.documents == 0:
-            shutil.rmtree(folder)
+            _remove_work(folder)
             if not output_existed:
                 output.rmdir()
             others = " and others" if len(files) > 1 else ""
@@ -131,10 +141,14 @@ def create_shards(
         for stale in {*output.glob(SHARD_PATTERN), *output.glob(f".{SHARD_PATTERN}.*.partial")}:
             if stale.name not in shard_names(settings.num_outputs):
                 stale.unlink()
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_work(folder)
     except OSError as error:
-        where, why = error.filename or output, error.strerror or error
-        raise BortError(f"{where}: cannot write shards: {why}; make room or give another path; the same command then goes on") from None
+        if error.errno not in _NO_ROOM:
+            raise
+        where = error.filename or output
+        raise BortError(
+            f"{where}: cannot write shards: {error.strerror}; make room or give another path; the same command then goes on"
+        ) from None
     return report
 
 
@@ -168,7 +182,7 @@ def _finished_counts(path: Path, metadata: dict[str, str]) -> ReadingReport | No
         return None
     try:
         _, found = map_safetensors(path)
-        counts = ReadingReport(**json.loads(found.pop("counts")))
+        counts = ReadingReport.from_json(found.pop("counts"))
         del found["contents"]
     except (BortError, KeyError, TypeError, ValueError):
         return None
@@ -178,8 +192,8 @@ def _finished_counts(path: Path, metadata: dict[str, str]) -> ReadingReport | No
 def _take_up_work(folder: Path, plan: str) -> None:
     """Make the work folder, or keep that of a run with the same plan, without what it was writing when it ended."""
     if folder.exists():
-        found = (folder / _PLAN).read_text(encoding="utf-8") if (folder / _PLAN).is_file() else None
-        if found is None and any(not entry.name.endswith(".partial") for entry in folder.iterdir()):
+        found = _plan_in(folder)
+        if found is None and any(not entry.name.startswith(f".{_PLAN}.") for entry in folder.iterdir()):
             raise BortError(f"{folder}: not a folder of bort data; move it away, or give another --output")
         if found == plan:
             for partial in folder.glob("*.partial"):
@@ -190,13 +204,28 @@ def _take_up_work(folder: Path, plan: str) -> None:
     write_text(folder / _PLAN, plan)
 
 
+def _plan_in(folder: Path) -> str | None:
+    """The plan of a work folder; None if the folder is not one of ours."""
+    try:
+        text = (folder / _PLAN).read_text(encoding="utf-8")
+        return text if json.loads(text)["format"] == FORMAT else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _remove_work(folder: Path) -> None:
+    if _plan_in(folder) is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _decompressed(files: Sequence[Path], folder: Path, num_workers: int, show_progress: bool) -> list[TextFile]:
     """Plain files with the contents of ``files``."""
     plain = [folder / f"plain_{number:06d}" if is_compressed(path) else path for number, path in enumerate(files)]
     waiting = deque((path, target) for path, target in zip(files, plain, strict=True) if path != target and not target.exists())
     if waiting:
+        at_once = min(num_workers, len(waiting))
         with _bar("decompressing", sum(path.stat().st_size for path, _ in waiting), show_progress) as bar:
-            for (_, (path, _)), _ in run_tasks(None, lambda: (_decompress, waiting.popleft()) if waiting else None, num_workers):
+            for (_, (path, _)), _ in run_tasks(None, lambda: (_decompress, waiting.popleft()) if waiting else None, at_once):
                 bar.update(path.stat().st_size)
     return [TextFile(target, path, target.stat().st_size) for path, target in zip(files, plain, strict=True)]
 
@@ -219,6 +248,7 @@ def _make_shards(
     work.tokenizer.encode_ragged([""])
     size, count = work.firsts[-1], work.settings.num_outputs
     pieces = {index: cut_into_pieces(size * index // count, size * (index + 1) // count) for index in indices}
+    num_workers = max(1, min(num_workers, sum(map(len, pieces.values()))))
     made: dict[Piece, PieceReport] = {}
     shard_of: dict[Piece, int] = {}
     unmade = {index: len(pieces[index]) for index in indices}
@@ -275,6 +305,7 @@ class Corpus:
 
     Attributes:
         max_seq_length: longest sequence, two special tokens included.
+        vocab_size: of the vocabulary the shards were made with; all ids are smaller.
         shard_bounds: (shards + 1,) number of the first sequence of each shard, and N.
         lengths: (N,) tokens of each sequence without the two special tokens.
         fingerprint: of the vocabulary and the contents of the shards.
@@ -292,6 +323,7 @@ class Corpus:
             raise BortError(f"{directory}: no shards ({SHARD_PATTERN}); make them with: bort data --help")
         if [path.name for path in paths] != shard_names(len(paths)):
             raise BortError(f"{directory}: its {len(paths)} shards are not one whole set; make them again: bort data --help")
+        _allow_open_files(len(paths))
         shards = [_map_shard(path, vocab_fingerprint) for path in paths]
         if any(shard.origin != shards[0].origin for shard in shards):
             raise BortError(f"{directory}: its shards were made from different texts or with different settings; make them again")
@@ -303,7 +335,7 @@ class Corpus:
         origin = shards[0].origin
         settings = json.loads(origin["settings"])
         self.max_seq_length: int = settings["max_seq_length"]
-        self._vocab_size = int(origin["vocab_size"])
+        self.vocab_size = int(origin["vocab_size"])
         contents = [origin["vocab_fingerprint"], *(shard.contents for shard in shards)]
         self.fingerprint = hashlib.sha256(json.dumps(contents).encode()).hexdigest()
         total = ReadingReport()
@@ -315,9 +347,9 @@ class Corpus:
             "num_source_files": sources["number"],
             "settings": settings,
             "vocab_fingerprint": origin["vocab_fingerprint"],
-            "vocab_size": self._vocab_size,
+            "vocab_size": self.vocab_size,
             "num_shards": len(shards),
-            **asdict(total),
+            **{name: count for name, count in asdict(total).items() if name != "first"},
         }
 
     def __len__(self) -> int:
@@ -331,9 +363,9 @@ class Corpus:
         """
         shard, start, stop = self._locate(index)
         tokens = shard.tokens[start:stop].astype(np.int32)
-        if tokens.max() >= self._vocab_size:
+        if tokens.max() >= self.vocab_size:
             raise BortError(
-                f"{shard.path}, token {start + int(tokens.argmax())}: id {tokens.max()} in a vocabulary of {self._vocab_size}; "
+                f"{shard.path}, token {start + int(tokens.argmax())}: id {tokens.max()} in a vocabulary of {self.vocab_size}; "
                 "the file is damaged; make it again with bort data"
             )
         return tokens
@@ -377,12 +409,20 @@ class _MappedShard:
     contents: str
 
 
+def _allow_open_files(count: int) -> None:
+    """Raise this process's limit for ``count`` mapped files, each of which keeps a descriptor, as far as the system lets it."""
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + _OTHER_FILES if most == resource.RLIM_INFINITY else min(count + _OTHER_FILES, most)
+    if least != resource.RLIM_INFINITY and least < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
+
+
 def _map_shard(path: Path, vocab_fingerprint: str | None) -> _MappedShard:
     arrays, metadata = map_safetensors(path)
     if metadata.get("format") != FORMAT or metadata.get("version") != str(VERSION):
         raise BortError(f"{path}: not a shard of format {FORMAT} {VERSION}; make it again with bort data")
     try:
-        counts, contents = ReadingReport(**json.loads(metadata["counts"])), metadata["contents"]
+        counts, contents = ReadingReport.from_json(metadata["counts"]), metadata["contents"]
         max_seq_length, _ = int(json.loads(metadata["settings"])["max_seq_length"]), int(metadata["vocab_size"])
         fingerprint, sources = metadata["vocab_fingerprint"], json.loads(metadata["source_files"])
         _ = sources["number"], [(source["path"], source["size"]) for source in sources["first"]]

@@ -101,6 +101,16 @@ class Spill:
     digest: str
     facts: dict[str, Any]
 
+    def is_as_written(self) -> bool:
+        """Whether the elements still have their digest; reads all of them."""
+        left = sum(count * self.dtypes[name].itemsize for name, count in self.portions)
+        digest = hashlib.sha256()
+        with self.path.open("rb") as stream:
+            while read := stream.read(min(left, _BYTES_AT_ONCE)):
+                digest.update(read)
+                left -= len(read)
+        return digest.hexdigest() == self.digest
+
     def count(self, name: str) -> int:
         """Number of elements of an array."""
         return sum(count for other, count in self.portions if other == name)

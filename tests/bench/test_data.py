@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 from bort import BortError
@@ -49,6 +51,12 @@ def test_shards_that_depend_on_the_number_of_workers_are_an_error(files, vocabul
     monkeypatch.setattr(data, "choose_cores", lambda count: [0])
     with pytest.raises(BortError, match="with 2 workers the shard is another than with 1"):
         bench_data(list(files) * 2, vocabulary, repeats=1, workers=[1, 2], copies=1, show_progress=False)
+
+
+def test_compressed_text_is_refused(tmp_path, vocabulary):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"text"))
+    with pytest.raises(BortError, match=r"a\.txt\.gz: the benchmark reads plain text"):
+        bench_data([tmp_path / "a.txt.gz"], vocabulary, repeats=1, workers=[1], copies=1, show_progress=False)
 
 
 @pytest.mark.parametrize("wrong", [{"repeats": 0}, {"copies": 0}, {"workers": [0]}])

@@ -71,9 +71,13 @@ def test_right_shards_pass_and_everything_is_counted(files, shard, reference):
 
 
 def test_a_sample_encodes_less_and_says_so(files, shard, reference):
-    result = verify_shard(files, shard, reference, share=0.5)
+    result = verify_shard(files, shard, reference, share=0.2)
     assert 0 < result.sentences_encoded < result.sentences
-    assert result.sentences_encoded == verify_shard(files, shard, reference, share=0.5).sentences_encoded
+    assert result.sentences_encoded == verify_shard(files, shard, reference, share=0.2).sentences_encoded
+
+
+def test_however_small_the_sample_something_is_compared(files, shard, reference):
+    assert verify_shard(files, shard, reference, share=1e-9).sentences_encoded == 1000
 
 
 @pytest.mark.parametrize("number", [0, 1234, -1])

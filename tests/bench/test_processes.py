@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from bort import BortError
+from bort.bench import processes
 from bort.bench.processes import choose_cores, measure
 
 
@@ -27,14 +28,17 @@ def test_processor_time_counts_the_processes_that_it_starts():
     assert measured.wall_seconds > 0.3
 
 
-def test_work_of_others_is_noticed():
-    others = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        measured = measure("subprocess:getoutput", {"cmd": "sleep 0.5"}, choose_cores(1))
-    finally:
-        others.kill()
-        others.wait()
-    assert measured.other_cores > 0.3
+def test_work_of_others_is_what_the_machine_did_beyond_ours(monkeypatch):
+    busy = iter([100.0, 107.0])
+    monkeypatch.setattr(processes, "_busy_seconds", lambda: next(busy))
+    measured = measure("os:getpid", {}, choose_cores(1))
+    assert measured.other_cores == pytest.approx((7.0 - measured.cpu_seconds) / measured.wall_seconds)
+
+
+def test_the_work_of_the_machine_counts_every_process():
+    before = processes._busy_seconds()
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"], check=True)
+    assert processes._busy_seconds() - before > 0.4
 
 
 def test_errors_of_the_user_come_back_and_others_are_failures(capfd):

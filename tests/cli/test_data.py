@@ -203,17 +203,21 @@ def test_words_that_never_come_again_are_not_remembered(vocabulary, tmp_path):
 
 
 def test_odd_text_is_counted_and_told(vocabulary, tmp_path, capfd):
-    (tmp_path / "odd.txt").write_bytes(b"\xef\xbb\xbfcaf\xe9\nnul \0\n\n" + b"word " * 2_000_000 + b"\nlast")
+    odd = tmp_path / "odd.txt"
+    odd.write_bytes(b"\xef\xbb\xbfcaf\xe9\nnul \0\n\n" + b"word " * 2_000_000 + b"\nlast")
     (tmp_path / "empty.txt").write_bytes(b"")
     options = ["--input", str(tmp_path), "--output", str(tmp_path / "out"), "--vocab", str(vocabulary), "--num_outputs", "3"]
     assert main(["data", *options]) == 0
     captured = capfd.readouterr()
     assert captured.out.startswith("2 documents, 13 sentences from 2 files → ")
     assert captured.err.splitlines() == [
-        "bort: warning: 1 lines were not UTF-8; their odd bytes became U+FFFD",
-        "bort: warning: 1 lines hold U+0000, which was kept; is the input text?",
-        "bort: warning: 1 lines of more than 1048576 bytes were cut into several sentences",
-        "bort: warning: 2 shards are empty: 2 documents are too few or too large for so many",
+        f"bort: warning: {line}"
+        for line in [
+            f"lines with what is no character, such as bytes that are not UTF-8, which became U+FFFD: 1; the first: {odd}, byte 3",
+            f"lines with U+0000, which was kept (is the input text?): 1; the first: {odd}, byte 8",
+            f"lines of more than 1048576 bytes, which were cut into several sentences: 1; the first: {odd}, byte 15",
+            "2 empty shards: the text has 2 documents, too few or too large for so many shards",
+        ]
     ]
     assert main(["data", *options]) == 0
     assert "kept 3 finished shards; 10000020 of 10000020 bytes were done before" in capfd.readouterr().out

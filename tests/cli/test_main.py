@@ -74,7 +74,8 @@ WRONG = {
     "unknown verb": ("distil", "invalid choice: 'distil'"),
     "unknown option": ("data --inputs x", "required: --input"),
     "missing text": ("data --input {i}/nowhere.txt --output {o} --vocab {i}/vocab", r"nowhere\.txt: no such text file"),
-    "empty corpus": ("data --input {i}/empty.txt --output {o} --vocab {i}/vocab", r"empty\.txt: 0 documents"),
+    "empty corpus": ("data --input {i}/empty.txt --output {o} --vocab {i}/vocab", r"empty\.txt: no text in it"),
+    "no output": ("data --input {r}/test_data/heldout --output= --vocab {i}/vocab", "--output is empty; give a folder"),
     "no vocabulary": ("data --input {r}/test_data/heldout --output {o} --vocab {i}/shards", "shards: no vocabulary there"),
     "bad number": (
         "data --input {r}/test_data/heldout --output {o} --vocab {i}/vocab --max_seq_length 2",
@@ -134,3 +135,8 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(name, inputs, repository, 
     assert re.search(message, result.stderr), result.stderr
     assert result.stdout == ""
     assert not output.exists()
+
+
+def test_a_line_feed_in_a_name_leaves_an_error_one_line(tmp_path, capfd):
+    assert main(["data", "--input", str(tmp_path / "new\nline.txt"), "--output", str(tmp_path / "out"), "--vocab", "x"]) == 2
+    assert capfd.readouterr().err.count("\n") == 1

@@ -9,7 +9,6 @@ import pytest
 
 from bort.cli import main
 from bort.corpus.npz_writing import write_npz
-from bort.corpus.shards import Corpus
 from bort.parameters import read_parameters
 from bort.settings import NpzSettings
 from bort.training.journal import read_metrics
@@ -24,7 +23,7 @@ def folder(tmp_path_factory, repository, tokenizer):
     (folder / "config.json").write_text(json.dumps(sizes))
     source = ["--input", str(repository / "test_data/corpus"), "--vocab", str(folder / "vocab"), "--max_seq_length", "32"]
     assert main(["data", *source, "--output", str(folder / "shards")]) == 0
-    write_npz(Corpus(folder / "shards"), tokenizer.vocab, folder / "npz", NpzSettings(), seed=0)
+    write_npz(folder / "shards", tokenizer.vocab, folder / "npz", NpzSettings(), seed=0)
     return folder
 
 

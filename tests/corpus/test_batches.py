@@ -193,6 +193,18 @@ def test_buckets_waste_less_than_none(batch_size, use_avg_len):
     assert waste[2] < waste[0] / 4
 
 
+@pytest.mark.parametrize("division", [(1, 1), (2, 1), (3, 2)])
+def test_few_sequences_of_very_different_lengths_stay_within_twice_the_budget_and_a_row(division):
+    """They share one bucket, whose average says little of an update that holds its longest."""
+    workers, accumulate = division
+    lengths = np.r_[np.full(700, 12), np.full(10, 512)]
+    options = PretrainingSettings(batch_size=4096, use_avg_len=True, accumulate=accumulate, num_buckets=1)
+    batches = PretrainingBatches(NumberedSequences(lengths, 512), PAD_ID, options, workers)
+    for step in range(batches.steps_per_epoch):
+        for batch in (batch for rank in range(workers) for batch in batches.update(step, rank)):
+            assert batch.input_ids.size < 2 * 4096 + batch.input_ids.shape[1]
+
+
 @pytest.mark.parametrize(("workers", "accumulate", "use_avg_len"), [(1, 1, False), (2, 3, False), (3, 2, True)])
 def test_the_waste_of_a_plan_is_that_of_its_batches(workers, accumulate, use_avg_len):
     options = PretrainingSettings(batch_size=90 if use_avg_len else 3, accumulate=accumulate, use_avg_len=use_avg_len, num_buckets=3)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import os
 
 import pytest
 import zstandard
 
 from bort import BortError
-from bort.corpus.documents import ReadingReport, find_text_files, read_documents
+from bort.corpus.documents import ReadingReport, counted, find_text_files, read_documents
 
 
 def read(*files):
@@ -49,6 +50,23 @@ def test_folders_also_give_compressed_files_and_other_suffixes(tmp_path):
         (tmp_path / name).touch()
     assert [path.name for path in find_text_files([str(tmp_path)])] == ["a.txt", "b.txt.gz", "c.txt.zst"]
     assert [path.name for path in find_text_files([str(tmp_path)], ".jsonl")] == ["d.jsonl", "e.jsonl.gz"]
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for item in (str(tmp_path / "pipe"), "/dev/null"):
+        with pytest.raises(BortError, match=rf"^{item}: not a regular file"):
+            find_text_files([item])
+
+
+def test_things_are_counted_in_words():
+    assert [counted(number, "file") for number in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+
+
+def test_the_first_of_odd_lines_is_that_of_what_was_read_before():
+    report = ReadingReport(first={"long_lines": "a"})
+    report.add(ReadingReport(first={"long_lines": "b", "skipped_lines": "c"}))
+    assert report.first == {"long_lines": "a", "skipped_lines": "c"}
 
 
 def test_compressed_files_are_read_like_plain_ones(tmp_path):

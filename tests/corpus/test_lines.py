@@ -27,6 +27,7 @@ def read(data, start, stop, longest_line=BLOCK):
 def test_blocks_are_the_lines_that_start_in_the_range_and_all_behind_them(data, start, stop, longest_line):
     starts = [0, *(index + 1 for index, byte in enumerate(data) if byte == ord("\n"))]
     first = next((line for line in starts if line >= start), len(data))
+    first = first if first < stop else len(data)
     blocks = read(data, start, stop, longest_line)
     assert b"".join(block.data for block in blocks) == data[first:]
     assert all(block.data == data[block.offset : block.end] for block in blocks)
@@ -55,7 +56,7 @@ def test_parts_depend_on_the_line_alone(text, start, longest_line):
     data = text.encode()
     parts = [block for block in read(data, 0, len(data), longest_line) if block.extent is not Extent.LINES]
     first = data.find(b"\n", start - 1) + 1 if start else 0
-    again = [block for block in read(data, start, start, longest_line) if block.extent is not Extent.LINES]
+    again = [block for block in read(data, start, len(data), longest_line) if block.extent is not Extent.LINES]
     assert again == [part for part in parts if start == 0 or (first and part.offset >= first)]
     for part in parts:
         part.data.decode("utf-8")
@@ -75,6 +76,13 @@ def test_a_byte_order_mark_at_the_very_beginning_is_left_out():
     assert read(b"\xef\xbb\xbfa\n", 0, 5) == [Block(3, b"a\n", Extent.LINES)]
     assert read(b"a\n\xef\xbb\xbfb\n", 1, 5) == [Block(2, b"\xef\xbb\xbfb\n", Extent.LINES)]
     assert read(b"", 0, 0) == []
+
+
+def test_a_range_within_a_line_reads_no_further_than_its_end():
+    """All ranges of a line without an end would otherwise read all of it."""
+    stream = io.BytesIO(b"a" * 50_000_000)
+    assert list(read_blocks(stream, 1000, 2000)) == []
+    assert stream.tell() < 100_000
 
 
 @pytest.mark.parametrize("offset", range(7))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import weakref
 
 import numpy as np
 import pytest
 
 from bort import BortError
+from bort.corpus import npz_writing
 from bort.corpus.documents import find_text_files
 from bort.corpus.masking import Masker
 from bort.corpus.npz import StaticSequences
@@ -22,18 +25,23 @@ PUBLISHED = {
 
 
 @pytest.fixture(scope="module")
-def corpus(repository, tokenizer, tmp_path_factory):
+def shards(repository, tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     files = find_text_files([str(repository / "test_data/corpus")])
     create_shards(files, tokenizer, folder, ShardSettings(max_seq_length=32, num_outputs=3))
-    return Corpus(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def folder(corpus, tokenizer, tmp_path_factory):
+def corpus(shards):
+    return Corpus(shards)
+
+
+@pytest.fixture(scope="module")
+def folder(shards, tokenizer, tmp_path_factory):
     """Two copies of each sequence."""
     folder = tmp_path_factory.mktemp("npz")
-    write_npz(corpus, tokenizer.vocab, folder, NpzSettings(dupe_factor=2, max_predictions_per_seq=6), seed=7)
+    write_npz(shards, tokenizer.vocab, folder, NpzSettings(dupe_factor=2, max_predictions_per_seq=6), seed=7)
     return folder
 
 
@@ -62,9 +70,9 @@ def test_numpy_reads_the_published_arrays(folder, corpus, tokenizer):
 
 
 @pytest.mark.parametrize("whole_word_mask", [False, True])
-def test_masks_are_those_of_the_first_epochs_of_a_run(corpus, tokenizer, tmp_path, whole_word_mask):
+def test_masks_are_those_of_the_first_epochs_of_a_run(shards, corpus, tokenizer, tmp_path, whole_word_mask):
     settings = NpzSettings(dupe_factor=3, masked_lm_prob=0.3, max_predictions_per_seq=5, whole_word_mask=whole_word_mask)
-    paths = write_npz(corpus, tokenizer.vocab, tmp_path, settings, seed=11)
+    paths = write_npz(shards, tokenizer.vocab, tmp_path, settings, seed=11)
     static = StaticSequences(tmp_path, len(tokenizer.vocab))
     masker = Masker(tokenizer.vocab, 0.3, 5, 11, whole_word_mask)
     dynamic = DynamicSequences(corpus, tokenizer.vocab, masker)
@@ -81,20 +89,20 @@ def test_masks_are_those_of_the_first_epochs_of_a_run(corpus, tokenizer, tmp_pat
     assert not same(static.masked(0, 0), static.masked(0, bounds[1]))
 
 
-def test_the_same_corpus_gives_the_same_bytes_and_another_seed_others(corpus, tokenizer, folder, tmp_path):
+def test_the_same_corpus_gives_the_same_bytes_and_another_seed_others(shards, tokenizer, folder, tmp_path):
     settings = NpzSettings(dupe_factor=2, max_predictions_per_seq=6)
     for seed in (7, 8):
-        write_npz(corpus, tokenizer.vocab, tmp_path / str(seed), settings, seed)
+        write_npz(shards, tokenizer.vocab, tmp_path / str(seed), settings, seed)
     names = sorted(path.name for path in folder.iterdir())
     assert all((folder / name).read_bytes() == (tmp_path / "7" / name).read_bytes() for name in names)
     prints = [StaticSequences(where, len(tokenizer.vocab)).fingerprint for where in (folder, tmp_path / "7", tmp_path / "8")]
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_a_new_set_replaces_the_old_one(corpus, tokenizer, repository, tmp_path):
+def test_a_new_set_replaces_the_old_one(shards, tokenizer, repository, tmp_path):
     files = find_text_files([str(repository / "test_data/heldout")])
     create_shards(files, tokenizer, tmp_path / "shards", ShardSettings(max_seq_length=32))
-    for source in (corpus, Corpus(tmp_path / "shards")):
+    for source in (shards, tmp_path / "shards"):
         write_npz(source, tokenizer.vocab, tmp_path / "npz", NpzSettings(), seed=0)
     assert [path.name for path in (tmp_path / "npz").iterdir()] == ["shard_0000_of_0001.npz"]
 
@@ -111,11 +119,95 @@ def test_text_becomes_the_same_files_in_one_step_and_nothing_else_stays(folder, 
     assert not (tmp_path / "new" / "er").exists()
 
 
+def test_finished_files_are_kept_and_only_those(shards, tokenizer, folder, tmp_path):
+    settings = NpzSettings(dupe_factor=2, max_predictions_per_seq=6)
+    whole, damaged, missing = write_npz(shards, tokenizer.vocab, tmp_path, settings, seed=7)
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    missing.unlink()
+    (tmp_path / f".{missing.name}.abc.partial").touch()
+    number = whole.stat().st_ino
+    assert write_npz(shards, tokenizer.vocab, tmp_path, settings, seed=7) == [whole, damaged, missing]
+    assert whole.stat().st_ino == number
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {path.name: path.read_bytes() for path in folder.iterdir()}
+    write_npz(shards, tokenizer.vocab, tmp_path, settings, seed=8)
+    assert all((tmp_path / path.name).read_bytes() != path.read_bytes() for path in folder.iterdir())
+
+
+def test_the_files_do_not_depend_on_the_number_of_workers(shards, tokenizer, folder, tmp_path):
+    write_npz(shards, tokenizer.vocab, tmp_path, NpzSettings(dupe_factor=2, max_predictions_per_seq=6), seed=7, num_workers=2)
+    assert all((tmp_path / path.name).read_bytes() == path.read_bytes() for path in folder.iterdir())
+
+
+def test_one_short_lived_mapping_is_open_at_a_time(shards, corpus, tokenizer, folder, tmp_path, monkeypatch):
+    mappings = weakref.WeakSet()
+    opened = []
+
+    class Watched(Corpus):
+        def __init__(self, *arguments):
+            assert not mappings
+            super().__init__(*arguments)
+            mappings.add(self)
+            opened.append(1)
+
+    monkeypatch.setattr(npz_writing, "Corpus", Watched)
+    monkeypatch.setattr(npz_writing, "_SEQUENCES_A_MAPPING", 5)
+    write_npz(shards, tokenizer.vocab, tmp_path, NpzSettings(dupe_factor=2, max_predictions_per_seq=6), seed=7)
+    assert len(opened) > 2 * len(corpus) / 5
+    assert all((tmp_path / path.name).read_bytes() == path.read_bytes() for path in folder.iterdir())
+
+
+def test_what_is_not_ours_stays(tokenizer, repository, tmp_path):
+    files = find_text_files([str(repository / "test_data/heldout")])
+    settings = ShardSettings(max_seq_length=32)
+
+    def contents():
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    create_shards(files, tokenizer, tmp_path / "npz" / ".shards", settings)
+    before = contents()
+    with pytest.raises(BortError, match=r"npz/\.shards: not a folder of bort data; move it away, or give another --output$"):
+        create_npz(files, tokenizer, tmp_path / "npz", settings, NpzSettings())
+    with pytest.raises(BortError, match=r"\.shards: holds shards \(shard_\*\.safetensors\), .*; give another --output$"):
+        create_npz(files, tokenizer, tmp_path / "npz" / ".shards", settings, NpzSettings())
+    assert contents() == before
+
+
+def test_a_killed_run_is_taken_up_and_a_note_of_the_user_kept(tokenizer, repository, tmp_path, monkeypatch):
+    files = find_text_files([str(repository / "test_data/heldout")])
+    settings = ShardSettings(max_seq_length=32, num_outputs=2)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(npz_writing, "_write_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            create_npz(files, tokenizer, tmp_path, settings, NpzSettings())
+    note = tmp_path / ".shards" / "note.txt"
+    note.write_text("mine")
+    report = create_npz(files, tokenizer, tmp_path, settings, NpzSettings())
+    assert report.kept_shards == 2
+    assert [path.name for path in note.parent.iterdir()] == ["note.txt"]
+    assert len(StaticSequences(tmp_path, len(tokenizer.vocab))) == report.sequences
+
+
+def test_a_disk_that_cannot_be_written_is_one_line(tokenizer, repository, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(npz_writing, "write_npz_file", full)
+    files = find_text_files([str(repository / "test_data/heldout")])
+    with pytest.raises(BortError, match=r"^[^\n]*: cannot write \.npz files: No space left on device; make room [^\n]*$"):
+        create_npz(files, tokenizer, tmp_path, ShardSettings(max_seq_length=32), NpzSettings())
+
+
 def test_there_are_no_more_files_than_sequences(tokenizer, tmp_path):
     (tmp_path / "short.txt").write_text("It rained all night, and the river rose.\n")
     create_shards([tmp_path / "short.txt"], tokenizer, tmp_path / "shards", ShardSettings(max_seq_length=64, num_outputs=3))
     corpus = Corpus(tmp_path / "shards")
-    assert len(write_npz(corpus, tokenizer.vocab, tmp_path / "npz", NpzSettings(dupe_factor=3), seed=0)) == len(corpus) == 1
+    assert len(write_npz(tmp_path / "shards", tokenizer.vocab, tmp_path / "npz", NpzSettings(dupe_factor=3), seed=0)) == len(corpus) == 1
     assert len(StaticSequences(tmp_path / "npz", len(tokenizer.vocab))) == 3
 
 
@@ -145,7 +237,7 @@ def as_published(folder, output, save=np.savez_compressed):
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_the_published_form_is_read_with_allow_pickle_only(folder, tokenizer, tmp_path, save):
     published = as_published(folder, tmp_path / "published", save)
-    with pytest.raises(BortError, match=r"part-000\.npz: the array 'input_ids' .* a pickle can run code; .* --allow_pickle$"):
+    with pytest.raises(BortError, match=r"part-000\.npz: the array 'input_ids' holds Python objects, .* give --allow_pickle$"):
         StaticSequences(published, len(tokenizer.vocab))
     read = StaticSequences(published, len(tokenizer.vocab), allow_pickle=True)
     ours = StaticSequences(folder, len(tokenizer.vocab))
@@ -272,7 +364,9 @@ def test_sets_that_are_not_whole_or_of_another_vocabulary_are_refused(folder, to
 )
 def test_pickled_rows_that_are_no_numbers_are_refused(folder, tokenizer, tmp_path, rows):
     changed = change(folder, tmp_path / "changed", "input_ids", rows)
-    with pytest.raises(BortError, match=r"shard_0001_of_0003\.npz: a row of 'input_ids' is not a list of numbers"):
+    with pytest.raises(
+        BortError, match=r"shard_0001_of_0003\.npz: .*'input_ids'.* row .*is not a list of numbers|a row of 'input_ids' is not"
+    ):
         StaticSequences(changed, len(tokenizer.vocab), allow_pickle=True)
 
 

@@ -78,6 +78,14 @@ def test_a_budget_of_tokens_is_spent_on_more_of_the_shorter_sequences():
     assert plan.buckets[0].sequences_per_update >= 20 * plan.buckets[-1].sequences_per_update
 
 
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.integers(1, 3000), st.integers(1, 50), st.integers(512, 9000), st.integers(1, 30))
+def test_no_update_by_tokens_holds_more_than_twice_its_tokens_with_padding(short, long, update_size, num_buckets):
+    lengths = np.repeat([12, 512], [short, long]).astype(np.int32)
+    plan = UpdatePlan(lengths, update_size, True, num_buckets, seed=0)
+    assert all(lengths[update].max() * len(update) <= 2 * update_size for update in updates(plan, 0))
+
+
 def test_the_order_is_a_function_of_seed_and_epoch_whatever_was_asked_before():
     lengths = np.random.default_rng(0).integers(3, 100, size=1000).astype(np.int32)
     straight, jumping, other_seed = (UpdatePlan(lengths, 8, False, 20, seed) for seed in (5, 5, 6))

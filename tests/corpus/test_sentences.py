@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import io
 import json
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bort import BortError
@@ -34,6 +35,8 @@ FRAGMENTS = [
     b"\x00",
     b"\t",
 ]
+NAME = Path("x")
+MARK = b"\xef\xbb\xbf"
 texts = st.lists(st.sampled_from([*FRAGMENTS, b"\xef\xbb\xbf"]), max_size=50).map(b"".join)
 cuts = st.lists(st.integers(0, 90), max_size=5)
 
@@ -58,7 +61,7 @@ def read(reader, data, bounds, longest_line=1 << 20, block=8):
     small = functools.partial(lines.read_blocks, longest_line=longest_line)
     with mock.patch.multiple(lines, _BLOCK=block, _FIRST_BLOCK_BEHIND=3), mock.patch.object(sentences, "read_blocks", small):
         for start, stop in pairwise(sorted({0, len(data), *(cut for cut in bounds if cut < len(data))})):
-            found += documents(reader(io.BytesIO(data), start, stop, odd))
+            found += documents(reader(io.BytesIO(data), start, stop, odd, NAME))
     return found, odd
 
 
@@ -86,6 +89,9 @@ def is_utf8(line):
 
 
 @DETERMINISTIC
+@example(MARK + b"hello\n\nworld\n", [1, 2, 3, 4])
+@example(MARK + b"\n\nworld\n", [1, 3])
+@example(MARK + b"\nworld\n", [2])
 @given(texts, cuts)
 def test_documents_between_blank_lines_are_those_of_a_simple_reader_whatever_the_ranges(data, bounds):
     found, odd = read(between_blank_lines, data, bounds)
@@ -96,6 +102,8 @@ def test_documents_between_blank_lines_are_those_of_a_simple_reader_whatever_the
 
 
 @DETERMINISTIC
+@example(MARK + b"hello\nworld\n", [1])
+@example(MARK + b"hello\nworld\n", [1, 2, 3, 4])
 @given(texts, cuts)
 def test_each_line_is_a_document_whatever_the_ranges(data, bounds):
     found, odd = read(one_a_line, data, bounds)
@@ -116,10 +124,25 @@ def test_long_lines_are_cut_alike_whatever_the_ranges_and_lose_no_text(data, bou
 
 
 @DETERMINISTIC
+@example([b"abc def\n", b" " * 30, b"\n", b"last\n", b"z z\n"], [10, 20, 30], between_blank_lines, 8)
+@given(
+    st.lists(st.sampled_from([b"a b", b"abc def ghi\n", b"\n", b" " * 7, b" " * 15, b"\t" * 40]), max_size=12),
+    st.lists(st.integers(0, 200), max_size=6),
+    st.sampled_from([between_blank_lines, one_a_line]),
+    st.integers(8, 12),
+)
+def test_long_lines_of_white_space_are_blank_whatever_the_ranges(fragments, bounds, reader, longest_line):
+    data = b"".join(fragments)
+    found, odd = read(reader, data, bounds, longest_line)
+    assert (found, odd) == read(reader, data, [], longest_line, block=longest_line)
+    assert [offset for _, offset in found] == [offset for _, offset in read(reader, data, [])[0]]
+
+
+@DETERMINISTIC
 @given(st.lists(st.text("ab \n\t\r\x00é\u2028", max_size=12), max_size=8), cuts, st.booleans())
 def test_a_record_is_a_document_and_its_lines_are_sentences(records, bounds, is_ascii):
     data = b"".join(json.dumps({"id": 1, "body": text}, ensure_ascii=is_ascii).encode() + b"\n" for text in records)
-    reader = functools.partial(json_records, key="body", name=Path("x"))
+    reader = functools.partial(json_records, key="body")
     found, odd = read(reader, data, bounds)
     expected = [[line.strip() for line in text.split("\n") if line.strip()] for text in records]
     assert [sentences for sentences, _ in found] == [document for document in expected if document]
@@ -128,9 +151,35 @@ def test_a_record_is_a_document_and_its_lines_are_sentences(records, bounds, is_
 
 def test_half_a_character_in_json_is_replaced_and_counted():
     data = json.dumps({"text": "a \ud800 b"}).encode()
-    found, odd = read(functools.partial(json_records, key="text", name=Path("x")), data, [])
+    found, odd = read(functools.partial(json_records, key="text"), data, [])
     assert found == [(["a \ufffd b"], 0)]
     assert odd == OddLines(undecodable_lines=1)
+    found, odd = read(functools.partial(json_records, key="text"), b'{"text": "a \\ud800 \xff"}', [])
+    assert found == [(["a \ufffd \ufffd"], 0)]
+    assert odd == OddLines(undecodable_lines=1)
+
+
+def test_the_first_record_behind_a_byte_order_mark_belongs_to_the_first_range():
+    data = MARK + b'{"text": "a"}\n{"text": "b"}\n'
+    for cut in range(1, 6):
+        assert read(functools.partial(json_records, key="text"), data, [cut])[0] == [(["a"], 3), (["b"], 17)]
+
+
+def test_numbers_of_any_length_do_not_matter():
+    data = b'{"id": ' + b"9" * 5000 + b', "text": "a"}'
+    assert read(functools.partial(json_records, key="text"), data, [])[0] == [(["a"], 0)]
+
+
+def test_a_record_takes_a_small_multiple_of_its_bytes():
+    """One emoji makes four bytes of each letter, and half a character a copy of the text."""
+    data = b'{"text": "' + "😀".encode() + b"x" * (LONGEST_RECORD - 40) + b' \\ud800"}\n'
+    stream = io.BytesIO(data)
+    tracemalloc.start()
+    try:
+        assert len(documents(json_records(stream, 0, len(data), OddLines(), NAME, "text"))) == 1
+        assert tracemalloc.get_traced_memory()[1] < 15 * LONGEST_RECORD
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
@@ -149,13 +198,13 @@ def test_half_a_character_in_json_is_replaced_and_counted():
 def test_a_line_that_is_no_record_is_named(line, complaint):
     data = b'{"text": "one"}\n\n' + line + b'\n{"text": "four"}\n'
     with pytest.raises(BortError, match=f"^corpus.jsonl, {complaint}[^\n]*$"):
-        list(json_records(io.BytesIO(data), 0, len(data), OddLines(), "text", Path("corpus.jsonl")))
+        list(json_records(io.BytesIO(data), 0, len(data), OddLines(), Path("corpus.jsonl"), "text"))
 
 
 def test_a_record_too_long_to_be_parsed_is_left_out_and_counted():
     data = b'{"text": "a"}\n{"text": "' + b"x" * LONGEST_RECORD + b'"}\n{"text": "b"}\n'
     odd = OddLines()
-    found = documents(json_records(io.BytesIO(data), 0, len(data), odd, "text", Path("x")))
+    found = documents(json_records(io.BytesIO(data), 0, len(data), odd, NAME, "text"))
     assert [document for document, _ in found] == [["a"], ["b"]]
     assert odd == OddLines(skipped_lines=1)
 
@@ -164,7 +213,7 @@ def test_long_lines_within_a_record_are_cut_at_white_space():
     long = "word " * 500_000
     data = json.dumps({"text": f"first\n{long}\nlast"}).encode()
     odd = OddLines()
-    [(document, _)] = documents(json_records(io.BytesIO(data), 0, len(data), odd, "text", Path("x")))
+    [(document, _)] = documents(json_records(io.BytesIO(data), 0, len(data), odd, NAME, "text"))
     assert (document[0], document[-1], len(document)) == ("first", "last", 5)
     assert " ".join(document[1:-1]) == long.strip()
     assert odd == OddLines(long_lines=1)
@@ -172,6 +221,19 @@ def test_long_lines_within_a_record_are_cut_at_white_space():
 
 def test_odd_lines_are_told_in_one_line_each():
     assert OddLines().warnings() == []
-    warnings = OddLines(1, 2, 3, 4).warnings()
-    assert [warning.split()[0] for warning in warnings] == ["1", "2", "3", "4"]
+    odd = OddLines(1, 2, 3)
+    odd.note("skipped_lines", Path("a.txt"), 17)
+    odd.note("skipped_lines", Path("a.txt"), 40, 2)
+    odd.note("long_lines", Path("a.txt"), 40, 0)
+    warnings = odd.warnings()
+    assert [warning.split(": ")[1].split(";")[0] for warning in warnings] == ["1", "2", "3", "3"]
+    assert [";" in warning for warning in warnings] == [False, False, False, True]
+    assert warnings[3].endswith("; the first: a.txt, byte 17")
     assert not any("\n" in warning for warning in warnings)
+
+
+def test_the_first_of_each_kind_is_named():
+    data = b"fine\n\ncaf\xe9 \0\n\xff\n"
+    for reader in (between_blank_lines, one_a_line):
+        _, odd = read(reader, data, [])
+        assert odd.first == {"undecodable_lines": "x, byte 6", "lines_with_nul": "x, byte 6"}

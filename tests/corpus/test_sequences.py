@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bort import BortError
 from bort.corpus.masking import Masker
 from bort.corpus.sequences import DynamicSequences
 from bort.corpus.shards import Corpus, create_shards
 from bort.settings import ShardSettings
+from bort.vocabulary import Vocab
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,12 @@ def test_putting_the_answers_back_gives_the_corpus(corpus, tokenizer, whole_word
         assert restored.tolist() == [vocab.bos_id, *corpus[index].tolist(), vocab.eos_id]
         assert len(restored) == sequences.lengths[index]
         assert len(sequence.positions) >= 1
+
+
+def test_a_vocabulary_of_another_size_is_refused(corpus, tokenizer):
+    smaller = Vocab((*tokenizer.vocab.tokens[:-2], tokenizer.vocab.tokens[-1]))
+    with pytest.raises(BortError, match=r"vocabulary of 400 tokens, this one has 399; [^\n]*$"):
+        DynamicSequences(corpus, smaller, Masker(smaller, 0.15, 80, 0))
 
 
 def test_epochs_differ_and_repeat(corpus, tokenizer):

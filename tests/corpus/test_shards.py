@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from itertools import chain, pairwise
 
@@ -260,7 +263,7 @@ def test_more_shards_than_documents_leave_some_empty(tokenizer, tmp_path):
     (tmp_path / "a.txt").write_text("The cat sat.\nOn the mat.\n\nIt rained.\n")
     report = create_shards([tmp_path / "a.txt"], tokenizer, tmp_path / "out", ShardSettings(max_seq_length=9, num_outputs=50))
     assert (report.documents, report.empty_shards) == (2, 48)
-    assert report.warnings() == ["48 shards are empty: 2 documents are too few or too large for so many"]
+    assert report.warnings() == ["48 empty shards: the text has 2 documents, too few or too large for so many shards"]
     corpus = Corpus(tmp_path / "out")
     expected = [tokenizer.encode("The cat sat.") + tokenizer.encode("On the mat."), tokenizer.encode("It rained.")]
     assert joined(sequences_of(tmp_path / "out")) == joined(expected)
@@ -323,7 +326,7 @@ def test_shards_of_other_texts_or_settings_are_not_kept(files, tokenizer, tmp_pa
 def test_work_of_other_settings_is_discarded_and_a_folder_of_others_is_not(files, tokenizer, tmp_path):
     work = tmp_path / "out" / ".work"
     work.mkdir(parents=True)
-    (work / "plan.json").write_text("{}")
+    (work / "plan.json").write_text('{"format": "bort-shard"}')
     (work / "piece_000000000000000").write_text("of another text")
     create_shards(files, tokenizer, tmp_path / "out", ShardSettings(max_seq_length=24))
     create_shards(files, tokenizer, tmp_path / "once", ShardSettings(max_seq_length=24))
@@ -334,6 +337,92 @@ def test_work_of_other_settings_is_discarded_and_a_folder_of_others_is_not(files
     with pytest.raises(BortError, match=r"\.work: not a folder of bort data"):
         create_shards(files, tokenizer, tmp_path / "theirs", ShardSettings())
     assert (work / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("plan", [None, "{}", "[]", "not JSON"])
+def test_a_folder_of_others_outlives_a_run_with_nothing_to_do(files, tokenizer, tmp_path, plan):
+    create_shards(files, tokenizer, tmp_path, ShardSettings())
+    (tmp_path / ".work").mkdir()
+    (tmp_path / ".work" / "thesis.tex").write_text("years of work")
+    if plan is not None:
+        (tmp_path / ".work" / "plan.json").write_text(plan)
+    assert create_shards(files, tokenizer, tmp_path, ShardSettings()).kept_shards == 1
+    assert (tmp_path / ".work" / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_piece_whose_pages_were_lost_is_made_again(files, tokenizer, tmp_path, monkeypatch):
+    create_shards(files, tokenizer, tmp_path / "once", ShardSettings(max_seq_length=24))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shards, "assemble", stop)
+    with pytest.raises(KeyboardInterrupt):
+        create_shards(files, tokenizer, tmp_path / "out", ShardSettings(max_seq_length=24))
+    monkeypatch.undo()
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 3000)
+    _, victim, *others = sorted((tmp_path / "out" / ".work").glob("piece_*"))
+    assert others
+    victim.write_bytes(bytes(500) + victim.read_bytes()[500:])
+    report = create_shards(files, tokenizer, tmp_path / "out", ShardSettings(max_seq_length=24))
+    assert contents(tmp_path / "out") == contents(tmp_path / "once")
+    assert 0 < report.kept_bytes < report.text_bytes
+
+
+@pytest.mark.parametrize(("form", "text"), [("line", b"hello\nworld\n"), ("blank_line", b"hello\n\nworld\n"), ("blank_line", b"\nworld\n")])
+def test_pieces_that_end_within_a_byte_order_mark_lose_nothing(tokenizer, tmp_path, monkeypatch, form, text):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + text)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 2)
+    report = create_shards([tmp_path / "a.txt"], tokenizer, tmp_path / "out", ShardSettings(documents=form, max_seq_length=9))
+    assert report.documents == len(text.split())
+
+
+def test_a_document_behind_megabytes_of_white_space_is_kept(tokenizer, tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_bytes(b"abc def\n" * 75_000 + b" " * 3_000_000 + b"\nlast document\n" + b"z z\n" * 50)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 400_000)
+    report = create_shards([tmp_path / "a.txt"], tokenizer, tmp_path / "out", ShardSettings(max_seq_length=64))
+    assert (report.documents, report.sentences) == (2, 75_051)
+
+
+def test_there_are_no_more_workers_than_pieces(files, tokenizer, tmp_path, monkeypatch):
+    asked, run_as_asked = [], shards.run_tasks
+
+    def run_tasks(shared, next_task, num_workers):
+        asked.append(num_workers)
+        return run_as_asked(shared, next_task, 1)
+
+    monkeypatch.setattr(shards, "run_tasks", run_tasks)
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"text"))
+    create_shards([*files, tmp_path / "b.txt.gz"], tokenizer, tmp_path / "out", ShardSettings(num_outputs=3), num_workers=999)
+    assert asked == [1, 3]
+
+
+def test_more_shards_than_files_may_be_open(tmp_path):
+    for number, name in enumerate(shard_names(300)):
+        write_parameters(tmp_path / name, ARRAYS, METADATA | {"shard": str(number)})
+    program = (
+        "import resource, sys\n"
+        "from bort.corpus.shards import Corpus\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))\n"
+        "corpus = Corpus(sys.argv[1])\n"
+        "print(len(corpus), corpus[299].tolist())"
+    )
+    result = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("300 [5, 6, 7, 8]\n", "")
+
+
+def test_only_a_lack_of_room_is_called_one(files, tokenizer, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(number, os.strerror(number), "place")
+
+    monkeypatch.setattr(shards, "_take_up_work", fail)
+    number = errno.EDQUOT
+    with pytest.raises(BortError, match=r"^place: cannot write shards: Disk quota exceeded; make room "):
+        create_shards(files, tokenizer, tmp_path / "out", ShardSettings())
+    number = errno.EACCES
+    with pytest.raises(PermissionError):
+        create_shards(files, tokenizer, tmp_path / "out", ShardSettings())
 
 
 def test_what_is_no_shard_is_refused_by_name(files, tokenizer, tmp_path):
@@ -413,6 +502,13 @@ def test_arrays_that_are_no_shards_are_refused(tmp_path, change):
         write_parameters(tmp_path / "shard_0000_of_0001.safetensors", arrays, {k: v for k, v in metadata.items() if k != name})
         with pytest.raises(BortError, match=r"shard_0000_of_0001\.safetensors"):
             Corpus(tmp_path)
+
+
+@pytest.mark.parametrize("counts", ["[]", "5", '{"documents": "many"}', '{"first": 5}', '{"pages": 5}', "{"])
+def test_counts_that_are_none_are_a_damaged_header(tmp_path, counts):
+    write_parameters(tmp_path / "shard_0000_of_0001.safetensors", ARRAYS, METADATA | {"counts": counts})
+    with pytest.raises(BortError, match="the shard's header is damaged"):
+        Corpus(tmp_path)
 
 
 def test_an_id_outside_the_vocabulary_is_refused(tmp_path):

@@ -39,6 +39,14 @@ def test_the_digest_is_of_the_contents(tmp_path):
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_elements_that_are_not_those_written_are_noticed(tmp_path):
+    write(tmp_path / "spill")
+    assert read_spill(tmp_path / "spill").is_as_written()
+    whole = (tmp_path / "spill").read_bytes()
+    (tmp_path / "spill").write_bytes(bytes(64) + whole[64:])
+    assert not read_spill(tmp_path / "spill").is_as_written()
+
+
 def test_a_large_portion_is_read_in_bounded_parts(tmp_path):
     with write_spill(tmp_path / "spill", DTYPES) as writer:
         writer.add("wide", np.arange(300_000))
