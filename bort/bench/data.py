@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from bort.bench.data_verification import verify_shard
@@ -26,6 +27,7 @@ from bort.corpus.compression import is_compressed
 from bort.corpus.documents import ReadingReport, read_documents
 from bort.corpus.shards import create_shards, shard_names
 from bort.errors import BortError
+from bort.parameters import map_safetensors
 from bort.settings import ShardSettings
 from bort.tokenizer import Tokenizer
 from bort.vocabulary_files import find_tokenizer
@@ -49,7 +51,7 @@ class Vocabulary:
 
 
 def bench_data(
-    files: Sequence[Path], vocabulary: Vocabulary, repeats: int, workers: Sequence[int], copies: int, show_progress: bool
+    files: Sequence[Path], vocabulary: Vocabulary, repeats: int, workers: Sequence[int], copies: int, num_outputs: int, show_progress: bool
 ) -> dict[str, Any]:
     """Verify, then time.
 
@@ -58,6 +60,7 @@ def bench_data(
         repeats: runs with each number of workers.
         workers: numbers of them, each on so many cores; shards must not depend on it.
         copies: how often the text is read, one after the other.
+        num_outputs: shards that are timed.
 
     Returns:
         What :func:`print_report` prints and what the JSON line holds; times in seconds, speeds in 10^6 bytes of text a second.
@@ -66,8 +69,8 @@ def bench_data(
         BortError: if a shard is not what the reference makes of the text, or depends on the number of workers; if there are fewer cores
             than workers.
     """
-    if repeats < 1 or copies < 1 or min(workers) < 1:
-        raise BortError("--repeats, --copies and --workers must be at least 1")
+    if min(repeats, copies, num_outputs, *workers) < 1:
+        raise BortError("--repeats, --copies, --num_outputs and --workers must be at least 1")
     for file in files:
         if is_compressed(file):
             raise BortError(f"{file}: the benchmark reads plain text, whose bytes it counts; decompress it first")
@@ -77,20 +80,23 @@ def bench_data(
     runs: dict[int, list[Measured]] = {count: [] for count in workers}
     with tempfile.TemporaryDirectory(prefix="bort_bench_") as folder:
 
-        def run(count: int, output: Path) -> Measured:
-            arguments = {"files": [str(file) for file in files], "output": str(output), "num_workers": count, **asdict(vocabulary)}
-            return measure(f"{__name__}:time_shards", arguments, cores[count])
+        def run(count: int, output: Path, shards: int = num_outputs) -> Measured:
+            arguments = {"files": [str(file) for file in files], "output": str(output), "num_workers": count, "num_outputs": shards}
+            return measure(f"{__name__}:time_shards", arguments | asdict(vocabulary), cores[count])
 
         first, *others = [Path(folder) / str(count) for count in workers]
         for count, output in zip(workers, (first, *others), strict=True):
             run(count, output)
-        (name,) = shard_names(1)
+        names = shard_names(num_outputs)
         for count, other in zip(workers[1:], others, strict=True):
-            if (first / name).read_bytes() != (other / name).read_bytes():
-                raise BortError(f"with {count} workers the shard is another than with {workers[0]}; its bytes must not depend on them")
+            if any((first / name).read_bytes() != (other / name).read_bytes() for name in names):
+                raise BortError(f"with {count} workers the shards are others than with {workers[0]}; their bytes must not depend on them")
+        whole = Path(folder) / "whole"
+        run(workers[0], whole, 1)
+        _require_same_tokens([first / name for name in names], whole / shard_names(1)[0])
         tokenizer = vocabulary.tokenizer()
         share = min(1.0, VERIFIED_WHOLE / size)
-        verification = verify_shard(files, first / name, _reference(tokenizer), share, show_progress)
+        verification = verify_shard(files, whole / shard_names(1)[0], _reference(tokenizer), share, show_progress)
         # Turns change their order every time, so that no number of workers always runs on a machine that another has warmed.
         turns = [order for number in range(repeats) for order in (workers if number % 2 == 0 else tuple(reversed(workers)))]
         for number, count in enumerate(tqdm(turns, desc="timing", unit="run", disable=None if show_progress else True)):
@@ -103,7 +109,7 @@ def bench_data(
         "machine": describe_machine(PACKAGES),
         "text": {"files": [str(file) for file in dict.fromkeys(files)], "copies": copies, "bytes": size},
         "vocabulary": {"tokens": len(tokenizer.vocab), "fingerprint": tokenizer.vocab.fingerprint},
-        "settings": asdict(ShardSettings()),
+        "settings": asdict(ShardSettings(num_outputs=num_outputs)),
         "verification": asdict(verification) | {"share": share, "same_bytes_with_workers": list(workers)},
         "runs": [_summary(count, runs[count], size) for count in workers],
         "speed_up": {str(count): _speed_up(runs[workers[0]], runs[count]) for count in workers[1:]},
@@ -112,11 +118,26 @@ def bench_data(
     }
 
 
-def time_shards(files: list[str], output: str, num_workers: int, vocab: str | None, dataset_name: str | None) -> dict[str, float]:
+def _require_same_tokens(shards: Sequence[Path], whole: Path) -> None:
+    """Shards are stretches of the text, one behind the other, so together they hold the tokens of one shard of all of it."""
+    tokens = map_safetensors(whole)[0]["token_ids"]
+    start = 0
+    for shard in shards:
+        own = map_safetensors(shard)[0]["token_ids"]
+        if not np.array_equal(own, tokens[start : start + len(own)]):
+            raise BortError(f"{shard.name} holds other tokens than its part of the text; nothing was timed")
+        start += len(own)
+    if start != len(tokens):
+        raise BortError(f"{len(shards)} shards hold {start} tokens, the text {len(tokens)}; nothing was timed")
+
+
+def time_shards(
+    files: list[str], output: str, num_workers: int, num_outputs: int, vocab: str | None, dataset_name: str | None
+) -> dict[str, float]:
     """Seconds from text files to shards on the disk; the vocabulary is read before."""
     tokenizer = Vocabulary(vocab, dataset_name).tokenizer()
     start = time.perf_counter()
-    create_shards([Path(file) for file in files], tokenizer, Path(output), ShardSettings(), num_workers=num_workers)
+    create_shards([Path(file) for file in files], tokenizer, Path(output), ShardSettings(num_outputs=num_outputs), num_workers)
     return {"seconds": time.perf_counter() - start}
 
 
@@ -146,7 +167,8 @@ def print_report(record: dict[str, Any]) -> None:
     rows.append(["tokenizer alone, 1 core", "", "", "", f"{record['encoding_alone']['mb_per_second']:.1f}"])
     rows.append(["reference alone, 1 core", "", "", "", f"{record['reference_alone']['mb_per_second']:.1f}"])
     copies = f", {text['copies']} copies" if text["copies"] > 1 else ""
-    title = f"{text['bytes'] / 1e6:.3g} MB of text{copies}, {record['vocabulary']['tokens']} tokens; median (least–most)"
+    shards = f"{record['settings']['num_outputs']} shards, {record['vocabulary']['tokens']} tokens"
+    title = f"{text['bytes'] / 1e6:.3g} MB of text{copies}, {shards}; median (least–most)"
     checked = f"{verification['sentences_encoded']} of {verification['sentences']} sentences"
     notes = [
         f"{count} workers: {speed_up['ratio_of_medians']:.2f} times as fast (ratio of medians; median of ratios "

@@ -74,14 +74,14 @@ class RandomCorpus:
     fingerprint = "random"
 
     def __init__(self, vocab_size: int, length: int) -> None:
-        self.max_seq_length, self._vocab_size = length, vocab_size
+        self.max_seq_length, self.vocab_size = length, vocab_size
         self.lengths = np.full(_SEQUENCES, length - 2, dtype=np.int32)
 
     def __len__(self) -> int:
         return _SEQUENCES
 
     def __getitem__(self, index: int) -> NDArray[np.int32]:
-        return np.random.default_rng(index).integers(4, self._vocab_size - 1, self.max_seq_length - 2).astype(np.int32)
+        return np.random.default_rng(index).integers(4, self.vocab_size - 1, self.max_seq_length - 2).astype(np.int32)
 
     def sentence_starts(self, index: int) -> NDArray[np.int64]:
         """None but the first token."""
@@ -158,7 +158,7 @@ def _measure(
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         peer = stack.enter_context(closing(_Peer(engine, config, Path(scratch)))) if against_torch else None
         if peer is None:
-            _check(loss, math.log(config.vocab_size), 0.02, "a uniform guess")
+            _check(loss, math.log(config.vocab_size), 0.05, "a uniform guess")
         else:
             record["peer"] = peer.about | peer.verify(first, loss)
         # The first updates plan memory and start threads.

@@ -48,6 +48,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     add_vocabulary_options(parser)
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="runs with each number of workers")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], metavar="N", help="numbers of workers, each on a core of its own")
+    parser.add_argument("--num_outputs", type=int, default=4, metavar="N", help="shards")
     parser.add_argument("--copies", type=int, default=1, metavar="N", help="read the text so many times over")
     add_json_option(parser)
     parser.set_defaults(measure=_bench_data)
@@ -61,7 +62,7 @@ def _bench_data(arguments: argparse.Namespace) -> None:
     files = find_text_files(arguments.input)
     vocabulary = Vocabulary(arguments.vocab, arguments.dataset_name)
     workers = list(dict.fromkeys(arguments.workers))
-    record = bench_data(files, vocabulary, arguments.repeats, workers, arguments.copies, sys.stderr.isatty())
+    record = bench_data(files, vocabulary, arguments.repeats, workers, arguments.copies, arguments.num_outputs, sys.stderr.isatty())
     print_report(record)
     write_json_line(record, arguments.json)
 

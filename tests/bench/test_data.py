@@ -26,7 +26,7 @@ def files(repository):
 
 
 def test_the_record_holds_every_run(files, vocabulary, capsys):
-    record = bench_data(files, vocabulary, repeats=2, workers=[1], copies=3, show_progress=False)
+    record = bench_data(files, vocabulary, repeats=2, workers=[1], copies=3, num_outputs=2, show_progress=False)
     size = 3 * sum(file.stat().st_size for file in files)
     assert record["text"] == {"files": [str(file) for file in files], "copies": 3, "bytes": size}
     assert record["vocabulary"]["tokens"] == 400
@@ -49,17 +49,17 @@ def test_shards_that_depend_on_the_number_of_workers_are_an_error(files, vocabul
 
     monkeypatch.setattr(data, "measure", measure_with_another_text)
     monkeypatch.setattr(data, "choose_cores", lambda count: [0])
-    with pytest.raises(BortError, match="with 2 workers the shard is another than with 1"):
-        bench_data(list(files) * 2, vocabulary, repeats=1, workers=[1, 2], copies=1, show_progress=False)
+    with pytest.raises(BortError, match="with 2 workers the shards are others than with 1"):
+        bench_data(list(files) * 2, vocabulary, repeats=1, workers=[1, 2], copies=1, num_outputs=1, show_progress=False)
 
 
 def test_compressed_text_is_refused(tmp_path, vocabulary):
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"text"))
     with pytest.raises(BortError, match=r"a\.txt\.gz: the benchmark reads plain text"):
-        bench_data([tmp_path / "a.txt.gz"], vocabulary, repeats=1, workers=[1], copies=1, show_progress=False)
+        bench_data([tmp_path / "a.txt.gz"], vocabulary, repeats=1, workers=[1], copies=1, num_outputs=1, show_progress=False)
 
 
 @pytest.mark.parametrize("wrong", [{"repeats": 0}, {"copies": 0}, {"workers": [0]}])
 def test_numbers_below_one_are_refused(files, vocabulary, wrong):
     with pytest.raises(BortError, match="must be at least 1"):
-        bench_data(files, vocabulary, **({"repeats": 1, "workers": [1], "copies": 1, "show_progress": False} | wrong))
+        bench_data(files, vocabulary, **({"repeats": 1, "workers": [1], "copies": 1, "num_outputs": 1, "show_progress": False} | wrong))
