@@ -50,6 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
     begin = time.perf_counter()
     if as_npz:
         report = create_npz(files, tokenizer, output, settings, npz_settings, num_workers, show_progress=True)
+        # The text's shards were a step on the way; a user sees the files that were made of them.
+        report.empty_shards = 0
     else:
         report = create_shards(files, tokenizer, output, settings, num_workers, show_progress=True)
     seconds = time.perf_counter() - begin
@@ -57,8 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"kept {counted(report.kept_shards, 'finished shard')}; {report.kept_bytes} of {report.text_bytes} bytes were done before")
     print(
         f"{counted(report.documents, 'document')}, {counted(report.sentences, 'sentence')} from {counted(len(files), 'file')} → "
-        f"{counted(report.sequences, 'sequence')}, {counted(report.tokens, 'token')} in {counted(settings.num_outputs, 'shard')} "
-        f"in {output}"
+        f"{counted(report.sequences, 'sequence')}, {counted(report.tokens, 'token')} in "
+        f"{'.npz files' if as_npz else counted(settings.num_outputs, 'shard')} in {output}"
     )
     megabytes = (report.text_bytes - report.kept_bytes) / 1e6
     if megabytes:
