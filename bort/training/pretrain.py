@@ -121,8 +121,7 @@ def pretrain(
     ):
         for note in notes:
             journal.note(note)
-        journal.note(_plan(settings, engine.world_size, batches.steps_per_epoch, first_step))
-        journal.note(f"padding: {batches.padding_waste():.1%} of an epoch's positions")
+        journal.note(_plan(settings, engine.world_size, batches, first_step))
         window = _Window(updates)
         for step, micro_batches in enumerate(updates, first_step):
             for batch in micro_batches:
@@ -223,14 +222,15 @@ def _require_sound(measured: Mapping[str, float], output: Path, step: int) -> No
         raise BortError(divergence(output, step, f"gradients overflow even at a loss scale of {measured['loss_scale']:g}"))
 
 
-def _plan(settings: PretrainingSettings, world_size: int, steps_per_epoch: int, first_step: int) -> str:
+def _plan(settings: PretrainingSettings, world_size: int, batches: PretrainingBatches, first_step: int) -> str:
     """What the run will do, on one line."""
     size = settings.batch_size * settings.accumulate * world_size
     of_what = "tokens on average" if settings.use_avg_len else "sequences"
     workers = f"{world_size} worker{'s' if world_size > 1 else ''} × {settings.accumulate} × {settings.batch_size}"
     going_on = f", going on from step {first_step}" if first_step else ""
-    epochs = f"{settings.num_steps / steps_per_epoch:.1f} epochs"
-    return f"run: {settings.num_steps} updates = {epochs}, each of {size} {of_what} ({workers}){going_on}"
+    epochs = f"{settings.num_steps / batches.steps_per_epoch:.1f} epochs"
+    padding = f"{batches.padding_waste():.1%} padding"
+    return f"run: {settings.num_steps} updates = {epochs}, each of {size} {of_what} ({workers}), {padding}{going_on}"
 
 
 def _resume(engine: PretrainingEngine, output: Path, resume: str, outcome: Mapping[str, Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_it_says_what_it_will_do_and_leaves_cards(pretrain, folder):
     assert lines[0] == f"student: {folder}/config.json, 3 layers of hidden size 32, {counted:,} parameters with the head, on the CPU"
     assert lines[1] == "teacher: none"
     assert lines[3].startswith("run: 3 updates = 0.")
-    assert lines[3].endswith(" epochs, each of 10 sequences (1 worker × 2 × 5)")
+    assert re.search(r" epochs, each of 10 sequences \(1 worker × 2 × 5\), \d+\.\d% padding$", lines[3])
     assert f"{counted:,}" in (run / "model" / "README.md").read_text()
     evaluation = json.loads((run / "best" / "evaluation.json").read_text())
     assert f"{evaluation['mlm_loss']:.4f}".rstrip("0") in (run / "best" / "README.md").read_text()
