@@ -8,7 +8,6 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from bort import BortClassifier, BortConfig, BortModel
-from bort.gluon import kernels
 from bort.gluon.losses import ClassificationLoss, MaskedLoss, hinton_kd, published_kd
 from bort.gluon.model import initialize
 
@@ -67,8 +66,6 @@ def test_the_published_loss_has_its_form_and_next_to_no_gradient():
 @pytest.mark.parametrize("with_teacher", [False, True])
 @pytest.mark.parametrize(("temperature", "vocab_size"), [(1.0, VOCAB_SIZE), (2.0, VOCAB_SIZE), (3.5, 1003)])
 def test_masked_loss_and_gradient_over_used_slots_only(use_kernels, with_teacher, temperature, vocab_size):
-    if use_kernels and not kernels.are_available(mx.cpu()):
-        pytest.skip("no C++ compiler here, so there are no kernels to test")
     student, teacher = (random_logits(seed, shape=(2, 3, vocab_size)) for seed in (6, 7))
     labels = np.random.default_rng(8).integers(vocab_size, size=(2, 3))
     # One label is the student's guess, and one the teacher's, so that counts are not all zero.
@@ -94,8 +91,6 @@ def test_masked_loss_and_gradient_over_used_slots_only(use_kernels, with_teacher
 
 @pytest.mark.parametrize("scale", [1e-3, 50.0, 1e4])
 def test_the_kernel_is_exact_for_flat_and_for_certain_distributions(scale):
-    if not kernels.are_available(mx.cpu()):
-        pytest.skip("no C++ compiler here, so there are no kernels to test")
     inputs = [random_logits(9, scale, (1, 4, 999)), np.array([[0, 1, 2, 998]]), np.ones((1, 4)), random_logits(10, scale, (1, 4, 999))]
     arrays = [mx.nd.array(array) for array in inputs]
     one, two = (MaskedLoss(0.1, 0.5, 2.0, use_kernels=use_kernels)(*arrays) for use_kernels in (False, True))
