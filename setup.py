@@ -16,7 +16,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["bort", "bort.*", "data", "data.*"]),
-    package_data={"bort.gluon": ["kernels.cc"]},
+    package_data={"bort.gluon": ["kernels.cc"], "bort.tasks": ["recipes.yaml"], "bort.training": ["grids/*.yaml"]},
     entry_points={"console_scripts": ["bort=bort.cli:main"]},
     install_requires=[
         "gigatoken==0.10.0",
@@ -24,6 +24,8 @@ setup(
         "matplotlib>=3.8",
         "numpy>=1.24,<2",
         "protobuf>=5",
+        "PyYAML>=6",
+        "requests>=2.28",
         "rich>=13",
         "safetensors>=0.4",
         "scikit-learn>=1.4",
@@ -32,6 +34,7 @@ setup(
         "tensorboardX>=2.6",
         "tokenizers>=0.20",
         "tqdm>=4.66",
+        "urllib3>=2",
         "zstandard>=0.22",
     ],
     extras_require={
@@ -42,6 +45,8 @@ setup(
         "horovod": ["horovod==0.28.1"],
         "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
         "torch": ["torch==2.13.0"],
+        # Sweeps of fine-tuning on a cluster: bort finetune --ray.
+        "ray": ["ray==2.60.0"],
         # What benchmarks compare with: bort bench pretrain --vs torch.
         "peers": ["torch==2.13.0", "transformers==5.23.0"],
     },

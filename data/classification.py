@@ -1,7 +1,7 @@
 """The published way to a task's rows: ``from data.classification import BoolQTask; BoolQTask().dataset_train()[1]``.
 
 A door to ``bort.tasks``, which new code should use. Data are looked for in ``$MXNET_HOME/datasets``, else ``~/.mxnet/datasets``. A row is a
-list of its texts and, where the file has one, its label: a class as the file writes it, or a score.
+list of its texts and, where the file has one, its label: a class as the file writes it (in RACE the option's number as text), or a score.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ class ClassificationTask:
     """A task of bort.tasks under its published interface.
 
     Attributes:
-        class_labels: classes in the order of their numbers, as a prediction file writes them; None for a regression.
+        class_labels: classes in the order of their numbers, as a prediction file writes them, in RACE their numbers; None for a regression.
         metrics: names of the task's metrics.
         is_pair: whether a row has two texts.
         num_classes: outputs of a classifier for this task.
     """
 
     name: str
+    _published_labels: tuple[str, ...] | None = None
 
     def __init__(self) -> None:
         self._task = get_task(self.name)
-        self.class_labels = None if self._task.is_regression else [str(label) for label in self._task.leaderboard_labels]
+        labels = self._published_labels or self._task.leaderboard_labels
+        self.class_labels = None if self._task.is_regression else [str(label) for label in labels]
         self.metrics = list(self._task.metrics)
         self.is_pair = self._task.is_pair
         self.num_classes = self._task.num_classes
@@ -57,7 +59,8 @@ class ClassificationTask:
     def _row(self, example: Example) -> list:
         if example.label is None:
             return [*example.texts]
-        return [*example.texts, example.label if self._task.labels is None else self._task.labels[int(example.label)]]
+        labels = self._published_labels or self._task.labels
+        return [*example.texts, example.label if labels is None else labels[int(example.label)]]
 
 
 class MRPCTask(ClassificationTask):
@@ -142,3 +145,61 @@ class WiCTask(ClassificationTask):
     """SuperGLUE: does a word mean the same in two sentences?"""
 
     name = "WiC"
+
+
+class COPATask(ClassificationTask):
+    """SuperGLUE: which of two sentences is the cause or the effect of a third?"""
+
+    name = "COPA"
+
+
+class MultiRCTask(ClassificationTask):
+    """SuperGLUE: is this an answer to a question about a passage? One row an answer."""
+
+    name = "MultiRC"
+
+
+class ReCoRDTask(ClassificationTask):
+    """SuperGLUE: is this the entity that a sentence about a news text left out? One row a candidate."""
+
+    name = "ReCoRD"
+
+
+class WSCTask(ClassificationTask):
+    """SuperGLUE: does a pronoun stand for a noun?"""
+
+    name = "WSC"
+
+
+class AXbTask(ClassificationTask):
+    """SuperGLUE: the broad diagnostic set of RTE, with a test segment only."""
+
+    name = "AX-b"
+
+
+class AXgTask(ClassificationTask):
+    """SuperGLUE: the diagnostic set of RTE for gender, with a test segment only."""
+
+    name = "AX-g"
+
+
+class _RACE(ClassificationTask):
+    _published_labels = ("0", "1", "2", "3")
+
+
+class RACEHTask(_RACE):
+    """RACE: which option answers a question about an article, in exams of high schools?"""
+
+    name = "RACE-H"
+
+
+class RACEMTask(_RACE):
+    """RACE: which option answers a question about an article, in exams of middle schools?"""
+
+    name = "RACE-M"
+
+
+class RACETask(_RACE):
+    """RACE: both levels."""
+
+    name = "RACE"

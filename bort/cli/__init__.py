@@ -12,6 +12,7 @@ import importlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -27,7 +28,7 @@ _REMEDIES = {
     errno.EROFS: "give a path that you may write",
     errno.ENOSPC: "free some space or give another path",
 }
-VERBS = ("vocab", "data", "pretrain", "finetune", "predict", "bench")
+VERBS = ("vocab", "data", "tasks", "pretrain", "finetune", "predict", "submit", "bench")
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that cannot show a sign gets another in its place, not a failure after the work is done.
         sys.stdout.reconfigure(errors="replace")
+    warnings.formatwarning = _one_line_warning
     parsed = build_parser().parse_args(arguments)
     try:
         parsed.run(parsed)
@@ -77,6 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_error(message: str) -> None:
+    print(f"bort: error: {_on_one_line(message)}", file=sys.stderr)
+
+
+def _one_line_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    # The place in our code, which Python would show too, says nothing to a user.
+    return f"bort: warning: {_on_one_line(str(message))}\n"
+
+
+def _on_one_line(message: str) -> str:
     # A file's name may hold a line feed, and an error is one line all the same.
-    line = message.replace("\n", "\\n").replace("\r", "\\r")
-    print(f"bort: error: {line}", file=sys.stderr)
+    return message.replace("\n", "\\n").replace("\r", "\\r")

@@ -2,12 +2,12 @@
 
 ``get_task("RTE").examples("train")`` reads rows; ``encode_examples`` (bort/tasks/encoding.py) makes input ids of them, ``score``
 (bort/tasks/metrics.py) judges predictions and ``write_predictions`` (bort/tasks/leaderboard.py) hands them in. A task is one entry in
-glue.py or superglue.py.
+glue.py, superglue.py or race.py.
 """
 
 from __future__ import annotations
 
-from bort.tasks.registry import TASKS, diagnostic_tasks, get_task
+from bort.tasks.registry import TASKS, can_label, diagnostic_tasks, get_task
 from bort.tasks.task import Example, Segment, Task
 
-__all__ = ["TASKS", "Example", "Segment", "Task", "diagnostic_tasks", "get_task"]
+__all__ = ["TASKS", "Example", "Segment", "Task", "can_label", "diagnostic_tasks", "get_task"]

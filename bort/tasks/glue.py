@@ -6,6 +6,7 @@ files under the same name.
 
 from __future__ import annotations
 
+from bort.tasks.decisions import only_output
 from bort.tasks.leaderboard import glue_table
 from bort.tasks.reading import Table
 from bort.tasks.task import Segment, Task
@@ -71,6 +72,7 @@ GLUE = (
         labels=None,
         metrics=("pearson", "spearman"),
         prediction_format=glue_table,
+        decide=only_output,
         score_range=(0.0, 5.0),
     ),
     Task(
@@ -132,7 +134,7 @@ GLUE = (
     Task(
         name="AX",
         benchmark="GLUE",
-        folders=("glue/AX", "glue_ax"),
+        folders=("glue/AX", "glue/diagnostic", "glue_ax"),
         segments=(Segment("test", "diagnostic.tsv", _sentences(), 1104, leaderboard_file="AX.tsv"),),
         labels=INFERENCE,
         metrics=("matthews",),

@@ -1,19 +1,21 @@
 """Prediction files, in the form and under the names that the leaderboards ask for.
 
-GLUE takes a table with one row a test row, in order; SuperGLUE takes JSON lines that carry each row's own ``idx``. A task names its
-format in its entry; a file appears whole or not at all.
+GLUE takes a table with one row a test row, in order; SuperGLUE takes JSON lines that carry each row's own ``idx``, nested in MultiRC as its
+input is; RACE, which has no format of its own, is written as JSON lines with the letters of an article's questions. A task names its format
+in its entry; a task's files appear whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from bort import files
 from bort.errors import BortError
+from bort.tasks.reading import ExampleId
 from bort.tasks.task import Example, Label, Task
 
 
@@ -33,19 +35,19 @@ def write_predictions(
 
     Raises:
         BortError: if a score is not finite; names the row.
-        ValueError: if rows and predictions differ in number or a prediction is no class number.
+        ValueError: if rows and predictions differ in number, a prediction is no class number or a query of ReCoRD has not one answer.
     """
-    written = []
+    texts: dict[Path, str] = {}
     for segment in task.segments:
         if segment.leaderboard_file is None:
             continue
         rows, answers = examples[segment.name], predictions[segment.name]
         if len(rows) != len(answers):
             raise ValueError(f"{task.name}, {segment.name}: {len(answers)} predictions for {len(rows)} rows")
-        path = Path(folder) / segment.leaderboard_file
-        files.write_text(path, task.prediction_format(task, rows, answers))
-        written.append(path)
-    return written
+        texts[Path(folder) / segment.leaderboard_file] = task.prediction_format(task, rows, answers)
+    for path, text in texts.items():
+        files.write_text(path, text)
+    return list(texts)
 
 
 def glue_table(task: Task, examples: Sequence[Example], predictions: np.ndarray) -> str:
@@ -60,7 +62,63 @@ def glue_table(task: Task, examples: Sequence[Example], predictions: np.ndarray)
 def json_lines(task: Task, examples: Sequence[Example], predictions: np.ndarray) -> str:
     """Text of a SuperGLUE prediction file: one object a line with the row's own ``idx`` and its label."""
     pairs = zip(examples, _labels(task, predictions), strict=True)
-    return "".join(json.dumps({"idx": example.id, "label": label}) + "\n" for example, label in pairs)
+    return _lines({"idx": example.id, "label": label} for example, label in pairs)
+
+
+def multirc_answers(task: Task, examples: Sequence[Example], predictions: np.ndarray) -> str:
+    """Text of MultiRC's prediction file: one passage a line, with its questions and their answers nested as in the input.
+
+    Args:
+        examples: answers; an ``id`` is the ``idx`` of passage, question and answer.
+        predictions: (N,) class numbers.
+    """
+    passages: dict[ExampleId, dict[ExampleId, list[dict[str, Label]]]] = {}
+    for example, label in zip(examples, _labels(task, predictions), strict=True):
+        passage, question, answer = _keys(example, 3)
+        passages.setdefault(passage, {}).setdefault(question, []).append({"idx": answer, "label": label})
+    return _lines(
+        {"idx": passage, "passage": {"questions": [{"idx": question, "answers": answers} for question, answers in questions.items()]}}
+        for passage, questions in passages.items()
+    )
+
+
+def record_answers(task: Task, examples: Sequence[Example], predictions: np.ndarray) -> str:
+    """Text of ReCoRD's prediction file: one query a line, with the entity that is chosen for it.
+
+    Args:
+        examples: candidates; those of one query share its ``idx`` as ``id``.
+        predictions: (N,) class numbers, 1 for one candidate of each query and 0 for the others.
+    """
+    chosen: dict[ExampleId, list[str | None]] = {}
+    for example, prediction in zip(examples, predictions, strict=True):
+        chosen.setdefault(example.id, []).extend([example.candidate] if prediction == 1 else [])
+    for query, entities in chosen.items():
+        if len(entities) != 1:
+            raise ValueError(f"{task.name}: {len(entities)} answers to query {query}, which takes one")
+    return _lines({"idx": query, "label": entities[0]} for query, entities in chosen.items())
+
+
+def race_answers(task: Task, examples: Sequence[Example], predictions: np.ndarray) -> str:
+    """Text of RACE's prediction file: one article a line, with the letters of its questions in order.
+
+    Args:
+        examples: questions; an ``id`` is the article's own and the question's number, which rises within an article.
+        predictions: (N,) class numbers.
+    """
+    articles: dict[ExampleId, list[Label]] = {}
+    for example, letter in zip(examples, _labels(task, predictions), strict=True):
+        articles.setdefault(_keys(example, 2)[0], []).append(letter)
+    return _lines({"id": article, "answers": letters} for article, letters in articles.items())
+
+
+def _lines(values: Iterable[Mapping[str, object]]) -> str:
+    return "".join(json.dumps(value) + "\n" for value in values)
+
+
+def _keys(example: Example, number: int) -> tuple[int | str, ...]:
+    if not isinstance(example.id, tuple) or len(example.id) != number:
+        raise ValueError(f"line {example.line}: the id {example.id!r} has not {number} parts")
+    return example.id
 
 
 def _labels(task: Task, predictions: np.ndarray) -> list[Label]:

@@ -7,14 +7,15 @@ a correlation with a constant, F1 of a class that is neither present nor predict
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
 import scipy.stats
 import sklearn.metrics
 
-from bort.tasks.task import Task
+from bort.tasks.group_metrics import accuracy_high, accuracy_middle, answer_exact_match, gender_parity, question_exact_match, token_f1
+from bort.tasks.task import Example, Task
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -61,29 +62,51 @@ def _constant(values: np.ndarray) -> bool:
     return len(np.unique(values)) < 2
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    metric.__name__: metric for metric in (accuracy, f1, macro_f1, matthews, pearson, spearman)
+Metric = Callable[[Sequence[Example], np.ndarray], float]
+"""Takes labelled examples and their predictions, (N,) with N at least 1."""
+
+
+def _of_rows(metric: Callable[[np.ndarray, np.ndarray], float]) -> Metric:
+    """A metric that asks of a row nothing but its label."""
+    return lambda examples, predictions: metric(predictions, np.array([example.label for example in examples]))
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": _of_rows(accuracy),
+    "f1": _of_rows(f1),
+    "macro_f1": _of_rows(macro_f1),
+    "matthews": _of_rows(matthews),
+    "pearson": _of_rows(pearson),
+    "spearman": _of_rows(spearman),
+    # MultiRC's F1 over all answers of all questions is no other than that of class 1; the letter tells it from the mean over questions.
+    "f1a": _of_rows(f1),
+    "question_exact_match": question_exact_match,
+    "token_f1": token_f1,
+    "answer_exact_match": answer_exact_match,
+    "gender_parity": gender_parity,
+    "accuracy_high": accuracy_high,
+    "accuracy_middle": accuracy_middle,
 }
-"""Every metric by the name that a task's entry gives it; each takes predictions and labels, (N,) with N at least 1."""
+"""Every metric by the name that a task's entry gives it."""
 
 
-def score(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def score(task: Task, examples: Sequence[Example], predictions: np.ndarray) -> dict[str, float]:
     """Every metric of ``task`` over one segment.
 
     Args:
         task: names the metrics.
+        examples: the segment's rows, each with its label.
         predictions: (N,) class numbers, or scores where the task is a regression.
-        labels: (N,) the same for the truth.
 
     Raises:
-        ValueError: if the two differ in shape.
+        ValueError: if they differ in number.
     """
-    predictions, labels = np.asarray(predictions), np.asarray(labels)
-    if predictions.shape != labels.shape:
-        raise ValueError(f"{task.name}: predictions of shape {predictions.shape} for labels of shape {labels.shape}")
-    if not len(labels):
+    predictions = np.asarray(predictions)
+    if predictions.shape != (len(examples),):
+        raise ValueError(f"{task.name}: predictions of shape {predictions.shape} for {len(examples)} rows")
+    if not len(examples):
         return dict.fromkeys(task.metrics, 0.0)
-    return {name: METRICS[name](predictions, labels) for name in task.metrics}
+    return {name: METRICS[name](examples, predictions) for name in task.metrics}
 
 
 def task_score(scores: Mapping[str, Mapping[str, float]]) -> float:
@@ -95,15 +118,15 @@ def task_score(scores: Mapping[str, Mapping[str, float]]) -> float:
     return fmean(fmean(metrics.values()) for metrics in scores.values())
 
 
-def majority_score(task: Task, labels: np.ndarray) -> dict[str, float]:
+def majority_score(task: Task, examples: Sequence[Example]) -> dict[str, float]:
     """What ``score`` gives a model that answers every row with the commonest class, or the mean score; the floor of a table of results.
 
     Args:
-        task: names the metrics.
-        labels: (N,) class numbers or scores of the segment.
+        task: names the metrics and decides.
+        examples: the segment's rows, each with its label.
     """
-    labels = np.asarray(labels)
+    labels = np.array([example.label for example in examples], dtype=np.float64)
     if not len(labels):
-        return score(task, labels, labels)
-    answer = labels.mean() if task.is_regression else np.bincount(labels.astype(np.int64)).argmax()
-    return score(task, np.full(len(labels), answer), labels)
+        return score(task, examples, labels)
+    answer = np.array([labels.mean()]) if task.is_regression else np.bincount(labels.astype(np.int64), minlength=task.num_classes)
+    return score(task, examples, task.decide(examples, np.tile(answer, (len(labels), 1))))

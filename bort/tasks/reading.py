@@ -8,14 +8,17 @@ error that names the file and the line.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from bort.errors import BortError
+from bort.tasks.json_fields import JsonObject
+
+ExampleId = int | str | tuple[int | str, ...]
+"""What a leaderboard calls a row; where its file nests them, the keys from the outermost in: MultiRC's (passage, question, answer)."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +27,21 @@ class Row:
 
     Attributes:
         line: line of the file, from 1.
-        id: the row's number in its file from 0, or the ``idx`` it carries.
+        id: the row's number in its file from 0, or the ``idx`` it carries; rows that are answered together share it.
         texts: the texts a model reads, one or two.
         label: the label as the file has it; None if it has none.
+        where: file, line and so on, as an error names them; rows that share an ``id`` share it.
+        candidate, answers, question_start: as in ``Example`` (bort/tasks/task.py).
     """
 
     line: int
-    id: int
+    id: ExampleId
     texts: tuple[str, ...]
     label: object
+    where: str
+    candidate: str | None = None
+    answers: tuple[str, ...] = ()
+    question_start: int | None = None
 
 
 class Layout(Protocol):
@@ -64,11 +73,11 @@ class Table:
 
     def rows(self, path: Path, labelled: bool) -> Iterator[Row]:
         """As ``Layout.rows``; ``id`` counts the rows that are returned, from 0."""
-        lines = _lines(path)
+        lines = read_lines(path)
         header = self.header or tuple(next(lines, (1, ""))[1].split("\t"))
         for name in (*self.texts, self.label) if labelled else self.texts:
             if name not in header:
-                raise BortError(f'{path}, line 1: the header has no column "{name}"; it has {", ".join(header)}')
+                raise BortError(f'{path}, line 1: the header has no column "{name}"; it has {", ".join(header):.200}')
         text_columns = [header.index(name) for name in self.texts]
         label_column = header.index(self.label) if self.label in header else None
         width = 1 + max(*text_columns, -1 if label_column is None else label_column)
@@ -78,7 +87,7 @@ class Table:
             cells = text.split("\t")
             if len(cells) >= width:
                 label = None if label_column is None else cells[label_column]
-                yield Row(line, count, tuple(cells[column] for column in text_columns), label)
+                yield Row(line, count, tuple(cells[column] for column in text_columns), label, f"{path}, line {line}")
                 count += 1
             elif self.skip_short:
                 short.append(line)
@@ -97,8 +106,8 @@ class JsonLines:
     """A file with one JSON object a line, each with an ``idx`` and, where it is labelled, a ``label``.
 
     Args:
-        fields: names of the fields that hold text.
-        compose: makes the texts a model reads of the fields' values, in the order of ``fields``.
+        fields: names of the fields that hold text; ``target.span1_text`` is a field of the object in ``target``.
+        compose: makes the texts a model reads of the fields' values, in the order of ``fields``; a BortError of its own need not say where.
     """
 
     fields: tuple[str, ...]
@@ -106,32 +115,30 @@ class JsonLines:
 
     def rows(self, path: Path, labelled: bool) -> Iterator[Row]:
         """As ``Layout.rows``; ``id`` is the row's own ``idx``, which may be written as a string."""
-        for line, text in _lines(path):
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise BortError(f"{path}, line {line}: not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise BortError(f"{path}, line {line}: not a JSON object")
-            if labelled and "label" not in row:
-                raise BortError(f'{path}, line {line}: no field "label"')
-            values = [row.get(name) for name in self.fields]
-            for name, value in zip(self.fields, values, strict=True):
-                if not isinstance(value, str):
-                    raise BortError(f'{path}, line {line}: no text in the field "{name}"')
-            yield Row(line, _index(row.get("idx"), path, line), self.compose(*values), row.get("label"))
+        for line, text in read_lines(path):
+            row = JsonObject.parse(text, f"{path}, line {line}")
+            label = row.require("label") if labelled else row.values.get("label")
+            yield Row(line, row.number("idx"), self.texts(row), label, row.where)
+
+    def texts(self, row: JsonObject) -> tuple[str, ...]:
+        """The texts that a model reads of one object.
+
+        Raises:
+            BortError: if a field is missing, holds no text or cannot be composed.
+        """
+        values = [row.text(name) for name in self.fields]
+        try:
+            return self.compose(*values)
+        except BortError as error:
+            raise BortError(f"{row.where}: {error}") from error
 
 
-def _index(value: Any, path: Path, line: int) -> int:
-    if isinstance(value, str) and value.isdecimal():
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise BortError(f'{path}, line {line}: the field "idx" holds no whole number')
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number from 1, text) of every line, without byte-order mark, line end, and blank lines at the end of the file.
 
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (number from 1, text) of every line, without byte-order mark, line end, and blank lines at the end of the file."""
+    Raises:
+        BortError: if the file cannot be read, is not UTF-8 or has a blank line between rows.
+    """
     blank = 0
     try:
         with path.open("rb") as file:

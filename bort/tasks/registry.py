@@ -1,7 +1,8 @@
-"""Tasks by name.
+"""Tasks by name, and which of them one model can label.
 
 A name is found whatever its case, hyphens and underscores; a task also answers to the names of its folders (``superglue_cb``, ``glue_sst``)
-and to the short forms of the published code (``SST``, ``STS``). ``RTE`` is GLUE's; SuperGLUE's is ``SuperGLUE-RTE``.
+and to the short forms of the published code (``SST``, ``STS``). ``RTE`` is GLUE's; SuperGLUE's is ``SuperGLUE-RTE``. ``RACE`` is both its
+levels.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from pathlib import Path
 
 from bort.errors import BortError
 from bort.tasks.glue import GLUE
+from bort.tasks.race import RACE
 from bort.tasks.superglue import SUPERGLUE
 from bort.tasks.task import Task
 
-TASKS: tuple[Task, ...] = (*GLUE, *SUPERGLUE)
+TASKS: tuple[Task, ...] = (*GLUE, *SUPERGLUE, *RACE)
 """Every task, with its files in the default place."""
 
-_SHORT_FORMS = {"SST": "SST-2", "STS": "STS-B"}
+_SHORT_FORMS = {"SST": "SST-2", "STS": "STS-B", "RACE-high": "RACE-H", "RACE-middle": "RACE-M"}
+
+_ALIKE = (frozenset({"RTE", "SuperGLUE-RTE"}), frozenset({"RACE", "RACE-H", "RACE-M"}))
+"""Tasks that put the same question to the same kind of texts, and number the answers alike."""
 
 
 def _key(name: str) -> str:
@@ -50,3 +55,12 @@ def get_task(name: str, data_root: Path | str | None = None) -> Task:
 def diagnostic_tasks(task: Task) -> list[Task]:
     """Sets without training rows that a model of ``task`` labels too, under the same data root."""
     return [get_task(other.name, task.data_root) for other in TASKS if other.predicted_by == task.name]
+
+
+def can_label(trained: Task, other: Task) -> bool:
+    """Whether a model of ``trained`` answers the rows of ``other``: it is the same task, one alike, or a diagnostic set of either.
+
+    RTE is the same in both benchmarks, and a model of either level of RACE answers the other.
+    """
+    asked = other.predicted_by or other.name
+    return trained.name in (asked, other.name) or any({asked, trained.name} <= alike for alike in _ALIKE)

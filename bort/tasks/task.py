@@ -13,11 +13,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from bort.errors import BortError
-from bort.tasks.reading import Layout
+from bort.tasks import decisions
+from bort.tasks.reading import ExampleId, Layout
 
 Label = str | int
 """A class as the files write it: a word, or a JSON number or truth value."""
@@ -28,28 +30,38 @@ class Example:
     """One row that a model can learn from or label.
 
     Attributes:
-        id: what a leaderboard calls the row: its number from 0, or its own ``idx``.
+        id: what a leaderboard calls the row: its number from 0, its own ``idx``, (passage, question, answer) in MultiRC, the query's
+            ``idx`` in ReCoRD, and (article, number of the question from 0) in RACE.
         texts: one or two texts.
         label: class number; score where the task is a regression; None if the row has no label.
         line: line of the file it came from, from 1.
+        candidate: the entity that stands for the placeholder, in ReCoRD.
+        answers: the right answers of the row's query, in ReCoRD; empty if it has none.
+        question_start: character of the first text where the question begins, with the space before it, in RACE: what stands before it may
+            be cut first.
     """
 
-    id: int | str
+    id: ExampleId
     texts: tuple[str, ...]
     label: int | float | None
     line: int
+    candidate: str | None = None
+    answers: tuple[str, ...] = ()
+    question_start: int | None = None
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One file of a task.
+    """One file of a task, or in RACE the folders of one segment.
 
     Attributes:
         name: ``train``, ``dev`` or ``test``, with a suffix where there are several: ``dev_matched``.
-        file: name of the file in the task's folder.
-        layout: how its rows are laid out.
-        official_size: rows of the file that the benchmark publishes.
+        file: name of the file in the task's folder, or of the folder that holds ``parts``.
+        layout: how the rows of one file are laid out.
+        official_size: how many there are of ``unit`` in what the benchmark publishes.
         leaderboard_file: name of the prediction file the leaderboard asks for; None for train and dev.
+        unit: what ``official_size`` counts: ``rows``, ``questions``, or ``passages``, each of which is a line with several rows.
+        parts: folders of ``.txt`` files, each with some rows, where a segment is not one file.
     """
 
     name: str
@@ -57,11 +69,17 @@ class Segment:
     layout: Layout
     official_size: int
     leaderboard_file: str | None = None
+    unit: Literal["rows", "questions", "passages"] = "rows"
+    parts: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> bool:
         """Whether every row must have a label."""
         return self.leaderboard_file is None
+
+    def size(self, examples: Sequence[Example]) -> int:
+        """How many there are of ``unit`` in ``examples``."""
+        return len({example.line for example in examples}) if self.unit == "passages" else len(examples)
 
 
 @dataclass(frozen=True)
@@ -70,12 +88,13 @@ class Task:
 
     Attributes:
         name: as ``get_task`` knows it; unique over all benchmarks.
-        benchmark: ``GLUE`` or ``SuperGLUE``.
+        benchmark: ``GLUE``, ``SuperGLUE`` or ``RACE``.
         folders: folders under the data root that may hold its files: the official one, then those of the published code.
         segments: its files.
         labels: the classes in the order of their numbers, as the files write them; None for a regression.
         metrics: names of its metrics (bort/tasks/metrics.py); its own score is their mean.
         prediction_format: makes the text of a prediction file of the task, the test examples and their predictions.
+        decide: makes predictions (N,) of the examples and their logits (N, num_classes): class numbers, or scores of a regression.
         written_labels: the classes as a prediction file writes them, where that differs from ``labels``.
         score_range: lowest and highest score of a regression.
         predicted_by: name of the task whose model labels this one, which has no training rows.
@@ -90,6 +109,7 @@ class Task:
     labels: tuple[Label, ...] | None
     metrics: tuple[str, ...]
     prediction_format: Callable[[Task, Sequence[Example], np.ndarray], str]
+    decide: Callable[[Sequence[Example], np.ndarray], np.ndarray] = decisions.most_probable
     written_labels: tuple[Label, ...] | None = None
     score_range: tuple[float, float] = (-math.inf, math.inf)
     predicted_by: str | None = None
@@ -113,7 +133,7 @@ class Task:
 
     @property
     def official_sizes(self) -> Mapping[str, int]:
-        """Rows of each published file, by segment name."""
+        """How many rows, passages or questions the benchmark publishes, by segment name."""
         return {segment.name: segment.official_size for segment in self.segments}
 
     def segment_names(self, role: str) -> tuple[str, ...]:
@@ -132,45 +152,73 @@ class Task:
         raise BortError(f'{self.name} has no segment "{name}"; it has {", ".join(segment.name for segment in self.segments)}')
 
     def is_present(self, segment_name: str) -> bool:
-        """Whether a segment's file is there to be read."""
-        return any(place.is_file() for place in self._places(segment_name))
+        """Whether all of a segment's files are there to be read."""
+        return any(self._missing(place, segment_name) is None for place in self._places(segment_name))
 
     def path(self, segment_name: str) -> Path:
-        """File that holds a segment: the first that exists in ``folders``.
+        """File that holds a segment, or the folder of its ``parts``: the first that exists in ``folders``.
 
         Raises:
             BortError: if there is none; names the places looked at.
         """
         places = self._places(segment_name)
         for place in places:
-            if place.is_file():
+            if self._missing(place, segment_name) is None:
                 return place
+        missing = self._missing(places[0], segment_name) or self.segment(segment_name).file
+        roots = [str((self.data_root or default_data_root()) / folder) for folder in self.folders]
         raise BortError(
-            f"{self.name}: no {places[0].name} in {', '.join(str(place.parent) for place in places)}; get the {self.benchmark} files from "
+            f"{self.name}: no {missing} in {', '.join(roots)}; get the {self.benchmark} files from "
             f"{_SITES[self.benchmark]} and put them there, or name the folder that holds {self.folders[0]} with --data_root"
         )
+
+    def files(self, segment_name: str) -> list[Path]:
+        """Every file that holds rows of a segment, in the order they are read in: one, or in RACE one an article.
+
+        Raises:
+            BortError: as ``path``.
+        """
+        path = self.path(segment_name)
+        parts = self.segment(segment_name).parts
+        return [file for part in parts for file in _articles(path / part)] if parts else [path]
 
     def _places(self, segment_name: str) -> list[Path]:
         root = self.data_root or default_data_root()
         return [root / folder / self.segment(segment_name).file for folder in self.folders]
 
+    def _missing(self, place: Path, segment_name: str) -> str | None:
+        """What is not there of a segment that should stand at ``place``."""
+        segment = self.segment(segment_name)
+        if not segment.parts:
+            return None if place.is_file() else segment.file
+        return next((f"{segment.file}/{part}/*.txt" for part in segment.parts if not _articles(place / part)), None)
+
     def examples(self, segment_name: str) -> list[Example]:
         """All rows of a segment, in order.
 
-        A file that has most of the official rows but not all of them, or more, is read with a warning.
+        Files that have most of the official rows but not all of them, or more, are read with a warning.
 
         Raises:
-            BortError: if the file is missing, empty or damaged, or a label is missing or outside the set; names the file and the line.
+            BortError: if a file is missing, empty or damaged, an ``idx`` is used twice, or a label is missing or outside the set; names the
+                file and the line.
         """
         segment = self.segment(segment_name)
+        examples = []
+        places: dict[ExampleId, str] = {}
+        for file in self.files(segment_name):
+            for row in segment.layout.rows(file, segment.labelled):
+                # Rows of one place are answered together; an id in a second place would leave one of the two without an answer.
+                if places.setdefault(row.id, row.where) != row.where:
+                    raise BortError(f"{row.where}: the id {_named(row.id)} is that of {places[row.id]} too")
+                label = self._label(row.label, segment, row.where)
+                examples.append(Example(row.id, row.texts, label, row.line, row.candidate, row.answers, row.question_start))
         path = self.path(segment_name)
-        rows = segment.layout.rows(path, segment.labelled)
-        examples = [Example(row.id, row.texts, self._label(row.label, segment, f"{path}, line {row.line}"), row.line) for row in rows]
         if not examples:
             raise BortError(f"{path}: no rows")
         # A handful of rows is a sample; a file near the official size that does not meet it was damaged or is of another release.
-        if len(examples) != segment.official_size and 2 * len(examples) > segment.official_size:
-            warnings.warn(f"{path}: {len(examples)} rows where the official file has {segment.official_size}", stacklevel=2)
+        size = segment.size(examples)
+        if size != segment.official_size and 2 * size > segment.official_size:
+            warnings.warn(f"{path}: {size} {segment.unit} where the official file has {segment.official_size}", stacklevel=2)
         return examples
 
     def _label(self, raw: object, segment: Segment, where: str) -> int | float | None:
@@ -196,13 +244,32 @@ class Task:
         return score
 
 
+def _articles(folder: Path) -> list[Path]:
+    """The ``.txt`` files of a folder by number: 2.txt before 10.txt."""
+    try:
+        return sorted(folder.glob("*.txt"), key=lambda file: (len(file.name), file.name))
+    except OSError as error:
+        raise BortError(f"{folder}: {error.strerror}") from error
+
+
+def _named(example_id: ExampleId) -> str:
+    keys = example_id if isinstance(example_id, tuple) else (example_id,)
+    return ", ".join(_quoted(key) for key in keys)
+
+
 def _quoted(value: object) -> str:
     """A value as JSON writes it, cut where a damaged file would make the error unreadable."""
+    if isinstance(value, list | dict):
+        return "[…]" if isinstance(value, list) else "{…}"
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-_SITES = {"GLUE": "https://gluebenchmark.com/tasks", "SuperGLUE": "https://super.gluebenchmark.com/tasks"}
+_SITES = {
+    "GLUE": "https://gluebenchmark.com/tasks",
+    "SuperGLUE": "https://super.gluebenchmark.com/tasks",
+    "RACE": "https://www.cs.cmu.edu/~glai1/data/race",
+}
 
 
 def default_data_root() -> Path:

@@ -11,7 +11,51 @@ import pytest
 from bort.errors import BortError
 from bort.tasks import TASKS
 from data import classification
-from data.classification import AXTask, BoolQTask, CBTask, MNLITask, RTETask, SSTTask, STSBTask, SuperGLUERTETask, WiCTask
+from data.classification import (
+    AXbTask,
+    AXTask,
+    BoolQTask,
+    CBTask,
+    COPATask,
+    MNLITask,
+    MultiRCTask,
+    RACEHTask,
+    RACEMTask,
+    RACETask,
+    ReCoRDTask,
+    RTETask,
+    SSTTask,
+    STSBTask,
+    SuperGLUERTETask,
+    WiCTask,
+    WSCTask,
+)
+
+PUBLISHED = [
+    "MRPCTask",
+    "QQPTask",
+    "QNLITask",
+    "RTETask",
+    "STSBTask",
+    "CoLATask",
+    "MNLITask",
+    "WNLITask",
+    "SSTTask",
+    "AXTask",
+    "BoolQTask",
+    "CBTask",
+    "COPATask",
+    "MultiRCTask",
+    "ReCoRDTask",
+    "SuperGLUERTETask",
+    "WiCTask",
+    "WSCTask",
+    "AXbTask",
+    "AXgTask",
+    "RACEHTask",
+    "RACEMTask",
+    "RACETask",
+]
 
 
 @pytest.fixture
@@ -54,6 +98,27 @@ def test_a_diagnostic_set_has_no_training_rows(mxnet_home):
     assert len(AXTask().dataset_test()[1]) == 8
     with pytest.raises(BortError, match='AX has no segment "train"; it has test'):
         AXTask().dataset_train()
+    assert len(AXbTask().dataset_test()[1]) == 16
+    for missing in (AXbTask().dataset_train, AXbTask().dataset_dev, AXbTask().dataset_val):
+        with pytest.raises(BortError, match=r'AX-b has no segment "(train|dev)"; it has test'):
+            missing()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_published_class_reads_its_segments(name, mxnet_home):
+    door = getattr(classification, name)()
+    roles = ("test",) if name.startswith("AX") else ("train", "dev", "test")
+    for role in roles:
+        datasets = getattr(door, f"dataset_{role}")()
+        for segment, rows in datasets if isinstance(datasets, list) else [datasets]:
+            assert segment.startswith(role)
+            assert {len(row) for row in rows} == {1 + door.is_pair + (role != "test")}
+
+
+def test_options_of_race_are_numbers_written_as_text(mxnet_home):
+    assert {row[2] for row in RACETask().dataset_train()[1]} == {"0", "1", "2", "3"} == set(RACETask().class_labels)
+    assert RACETask().dataset_dev()[1] == RACEHTask().dataset_dev()[1] + RACEMTask().dataset_dev()[1]
+    assert {row[2] for row in MultiRCTask().dataset_train()[1]} == {0, 1}
 
 
 def test_attributes():
@@ -67,17 +132,36 @@ def test_attributes():
 def test_every_task_has_its_class():
     doors = {door.name for door in vars(classification).values() if isinstance(door, type) and hasattr(door, "name")}
     assert doors == {task.name for task in TASKS}
+    assert len(PUBLISHED) == len(doors) == 23
 
 
-@pytest.mark.parametrize(("door", "name"), [(BoolQTask, "BoolQ"), (CBTask, "CB"), (SuperGLUERTETask, "RTE"), (WiCTask, "WiC")])
-def test_rows_are_the_published_fields(door, name, shared, tmp_path, monkeypatch):
+GOLDEN = [
+    *(
+        (door, segment)
+        for door in (BoolQTask, CBTask, COPATask, SuperGLUERTETask, WiCTask, WSCTask)
+        for segment in ("train", "dev", "test")
+    ),
+    *((door, segment) for door in (RACEHTask, RACEMTask) for segment in ("train", "dev")),
+    (ReCoRDTask, "train"),
+]
+
+
+@pytest.mark.parametrize(("door", "segment"), GOLDEN)
+def test_rows_are_the_published_fields(door, segment, shared, tmp_path, monkeypatch):
     monkeypatch.setenv("MXNET_HOME", str(tmp_path))
     golden = json.loads((shared / "golden/published_task_inputs.json").read_text(encoding="utf-8"))
-    folder = tmp_path / "datasets" / f"superglue_{name.lower()}"
-    folder.mkdir(parents=True)
-    for segment, file in (("train", "train"), ("dev", "val"), ("test", "test")):
-        (folder / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in golden[f"{name}/{segment}"]["raw"]))
-    task = door()
-    for segment, (published_name, rows) in (("train", task.dataset_train()), ("dev", task.dataset_dev()), ("test", task.dataset_test())):
-        assert published_name == segment
-        assert rows == [item["fields"] for item in golden[f"{name}/{segment}"]["examples"]]
+    name = door.name.removeprefix("SuperGLUE-")
+    case = golden[f"{name}/{segment}"]
+    if name.startswith("RACE"):
+        level = {"RACE-H": "high", "RACE-M": "middle"}[name]
+        folder = tmp_path / "datasets/race" / segment / level
+        folder.mkdir(parents=True)
+        for article in case["raw"]:
+            (folder / article["id"].removeprefix(level)).write_text(json.dumps(article))
+    else:
+        folder = tmp_path / f"datasets/superglue_{name.lower()}"
+        folder.mkdir(parents=True)
+        (folder / f"{'val' if segment == 'dev' else segment}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in case["raw"]))
+    published_name, rows = getattr(door(), f"dataset_{segment}")()
+    assert published_name == segment
+    assert rows == [item["fields"] for item in case["examples"]]

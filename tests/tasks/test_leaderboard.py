@@ -9,7 +9,7 @@ import pytest
 
 from bort.errors import BortError
 from bort.tasks.leaderboard import write_predictions
-from bort.tasks.registry import TASKS, get_task
+from bort.tasks.registry import get_task
 from bort.tasks.task import Example
 
 
@@ -28,6 +28,10 @@ def examples(*ids):
         ("WiC", "WiC.jsonl", '{"idx": 7, "label": "true"}\n{"idx": 3, "label": "false"}\n'),
         ("CB", "CB.jsonl", '{"idx": 7, "label": "entailment"}\n{"idx": 3, "label": "neutral"}\n'),
         ("SuperGLUE-RTE", "RTE.jsonl", '{"idx": 7, "label": "entailment"}\n{"idx": 3, "label": "not_entailment"}\n'),
+        ("COPA", "COPA.jsonl", '{"idx": 7, "label": 1}\n{"idx": 3, "label": 0}\n'),
+        ("WSC", "WSC.jsonl", '{"idx": 7, "label": "True"}\n{"idx": 3, "label": "False"}\n'),
+        ("AX-b", "AX-b.jsonl", '{"idx": 7, "label": "entailment"}\n{"idx": 3, "label": "not_entailment"}\n'),
+        ("AX-g", "AX-g.jsonl", '{"idx": 7, "label": "entailment"}\n{"idx": 3, "label": "not_entailment"}\n'),
     ],
 )
 def test_files_are_named_and_written_as_the_leaderboards_ask(name, file, text, tmp_path):
@@ -51,18 +55,67 @@ def test_mnli_writes_both_of_its_test_files(tmp_path):
     assert paths[1].read_text() == "index\tprediction\n0\tentailment\n"
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_every_task_can_be_handed_in_from_its_test_rows(task, repository, tmp_path):
-    task = get_task(task.name, repository / "test_data")
-    rows = {name: task.examples(name) for name in task.segment_names("test")}
-    paths = write_predictions(task, rows, {name: np.zeros(len(rows[name])) for name in rows}, tmp_path)
-    assert len(paths) == len(rows)
-    for path, test_rows in zip(paths, rows.values(), strict=True):
-        lines = path.read_text().splitlines()
-        if path.suffix == ".tsv":
-            assert [int(line.split("\t")[0]) for line in lines[1:]] == list(range(len(test_rows)))
-        else:
-            assert [json.loads(line)["idx"] for line in lines] == [row.id for row in test_rows]
+def test_multirc_is_nested_as_its_input(tmp_path):
+    rows = examples((4, 9, 30), (4, 9, 31), (4, 10, 32), (2, 0, 0))
+    (path,) = write_predictions(get_task("MultiRC"), {"test": rows}, {"test": np.array([1, 0, 1, 1])}, tmp_path)
+    assert path.name == "MultiRC.jsonl"
+    assert path.read_text() == (
+        '{"idx": 4, "passage": {"questions": [{"idx": 9, "answers": [{"idx": 30, "label": 1}, {"idx": 31, "label": 0}]}, '
+        '{"idx": 10, "answers": [{"idx": 32, "label": 1}]}]}}\n'
+        '{"idx": 2, "passage": {"questions": [{"idx": 0, "answers": [{"idx": 0, "label": 1}]}]}}\n'
+    )
+
+
+def candidates(*pairs):
+    return [Example(query, ("a", "b"), None, 1, candidate=entity) for query, entity in pairs]
+
+
+def test_record_names_the_entity_of_each_query(tmp_path):
+    rows = candidates((5, "Ann"), (5, 'Zoë "Z" Lind'), (3, "Ann"))
+    (path,) = write_predictions(get_task("ReCoRD"), {"test": rows}, {"test": np.array([0, 1, 1])}, tmp_path)
+    assert path.name == "ReCoRD.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+    assert lines == [{"idx": 5, "label": 'Zoë "Z" Lind'}, {"idx": 3, "label": "Ann"}]
+
+
+@pytest.mark.parametrize("predictions", [[0, 0, 1], [1, 1, 1]])
+def test_a_query_with_no_answer_or_two_leaves_no_file(predictions, tmp_path):
+    rows = candidates((5, "Ann"), (5, "Ben"), (3, "Ann"))
+    with pytest.raises(ValueError, match=f"ReCoRD: {sum(predictions[:2])} answers to query 5"):
+        write_predictions(get_task("ReCoRD"), {"test": rows}, {"test": np.array(predictions)}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_race_gives_an_article_its_letters_in_order(tmp_path):
+    rows = examples(("high4.txt", 0), ("high4.txt", 1), ("high4.txt", 2), ("high100.txt", 0))
+    (path,) = write_predictions(get_task("RACE-H"), {"test": rows}, {"test": np.array([0, 3, 1, 2])}, tmp_path)
+    assert path.name == "RACE-H.jsonl"
+    assert path.read_text() == '{"id": "high4.txt", "answers": ["A", "D", "B"]}\n{"id": "high100.txt", "answers": ["C"]}\n'
+
+
+def test_ids_without_their_parts_are_refused(tmp_path):
+    for name, number in (("MultiRC", 3), ("RACE", 2)):
+        with pytest.raises(ValueError, match=f"has not {number} parts"):
+            write_predictions(get_task(name), {"test": examples(7)}, {"test": np.array([0])}, tmp_path)
+
+
+def test_ids_that_are_read_as_text_are_written_as_numbers(repository, tmp_path):
+    (tmp_path / "superglue/WiC").mkdir(parents=True)
+    for name in ("train", "val", "test"):
+        rows = [json.loads(line) for line in (repository / f"test_data/superglue/WiC/{name}.jsonl").read_text().splitlines()]
+        text = "".join(json.dumps(row | {"idx": str(row["idx"])}) + "\n" for row in rows)
+        (tmp_path / f"superglue/WiC/{name}.jsonl").write_text(text)
+    task = get_task("WiC", tmp_path)
+    (path,) = write_predictions(task, {"test": task.examples("test")}, {"test": np.zeros(len(rows))}, tmp_path)
+    assert [json.loads(line)["idx"] for line in path.read_text().splitlines()] == [int(row["idx"]) for row in rows]
+    assert '"idx": 0,' in path.read_text()
+
+
+def test_if_one_of_two_files_cannot_be_made_neither_is(tmp_path):
+    rows = {"test_matched": examples(0), "test_mismatched": examples(0)}
+    with pytest.raises(ValueError, match="not a class number"):
+        write_predictions(get_task("MNLI"), rows, {"test_matched": np.array([0]), "test_mismatched": np.array([3])}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_number_that_is_no_score_or_class_is_refused_and_leaves_no_file(tmp_path):

@@ -34,6 +34,7 @@ def test_a_table_is_what_the_csv_module_reads_without_quoting(tmp_path, cells):
 
 def test_lines_ids_and_quotes(tmp_path):
     read = rows(tmp_path / "a.tsv", b'index\tsentence1\tsentence2\tlabel\n0\t"He said\tno" \t1\n1\t\xc2\x85x\xe2\x80\xa8\t\'\t0\n')
+    assert [row.where for row in read] == [f"{tmp_path / 'a.tsv'}, line {line}" for line in (2, 3)]
     assert [(row.line, row.id, row.texts, row.label) for row in read] == [
         (2, 0, ('"He said', 'no" '), "1"),
         (3, 1, ("\x85x\u2028", "'"), "0"),
@@ -108,6 +109,14 @@ def test_json_lines_compose_texts_of_their_fields_in_order(tmp_path):
     assert row.texts == ("3 1", "2")
 
 
+def test_what_cannot_be_composed_is_named_with_its_line(tmp_path):
+    def refuse(text):
+        raise BortError(f"{text} is not to be had")
+
+    with pytest.raises(BortError, match=r"a\.jsonl, line 1: tea is not to be had$"):
+        rows(tmp_path / "a.jsonl", b'{"a": {"b": "tea"}, "idx": 0, "label": 1}', JsonLines(("a.b",), refuse))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -120,6 +129,7 @@ def test_json_lines_compose_texts_of_their_fields_in_order(tmp_path):
         ('{"passage": "p", "question": "q", "label": true}', 'line 2: the field "idx" holds no whole number'),
         ('{"passage": "p", "question": "q", "idx": true, "label": true}', 'line 2: the field "idx" holds no whole number'),
         ('{"passage": "p", "question": "q", "idx": "-x", "label": true}', 'line 2: the field "idx" holds no whole number'),
+        ('{"passage": "p", "question": "\\ud800", "idx": 1, "label": true}', 'line 2: half of a surrogate pair in the field "question"'),
     ],
 )
 def test_damaged_json_names_the_line(tmp_path, line, message):

@@ -1,4 +1,4 @@
-"""SuperGLUE's entries against the published code's rows and the official files."""
+"""SuperGLUE's entries: texts made of fields, labels, and who answers the diagnostic sets."""
 
 from __future__ import annotations
 
@@ -8,36 +8,80 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bort.errors import BortError
 from bort.tasks.registry import get_task
 from bort.tasks.superglue import SUPERGLUE, last_sentences
 
-SEGMENTS = [(task.name, segment.name) for task in SUPERGLUE for segment in task.segments]
+
+def read(folder, name, row, segment="train"):
+    task = get_task(name, folder)
+    file = folder / task.folders[0] / task.segment(segment).file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(row), encoding="utf-8")
+    (example,) = task.examples(segment)
+    return example
 
 
-@pytest.mark.parametrize(("name", "segment"), SEGMENTS)
-def test_texts_and_labels_are_the_published_ones(name, segment, shared, tmp_path):
-    golden = json.loads((shared / "golden/published_task_inputs.json").read_text(encoding="utf-8"))
-    case = golden[f"{name.removeprefix('SuperGLUE-')}/{segment}"]
-    task = get_task(name, tmp_path)
-    file = tmp_path / task.folders[0] / task.segment(segment).file
-    file.parent.mkdir(parents=True)
-    file.write_text("".join(json.dumps(row) + "\n" for row in case["raw"]), encoding="utf-8")
-    examples = task.examples(segment)
-    assert len(examples) == len(case["examples"])
-    for example, row, expected in zip(examples, case["raw"], case["examples"], strict=True):
-        assert list(example.texts) == expected["fields"][:2]
-        assert example.label == expected["label"]
-        assert example.id == row["idx"]
+COPA = {"premise": "It rained.", "choice1": "We got wet.", "choice2": "Clouds came.", "question": "cause", "label": 1, "idx": "3"}
+WSC = {
+    "text": "Ann saw Bo and she waved.",
+    "target": {"span1_text": "Ann", "span2_text": "she", "span1_index": 0, "span2_index": 4},
+    "label": True,
+    "idx": 0,
+}
 
 
-@pytest.mark.parametrize(("name", "segment"), SEGMENTS)
-def test_official_files_load_in_full(name, segment, shared):
-    task = get_task(name, shared / "data")
-    examples = task.examples(segment)
-    lines = (shared / "data" / task.folders[0] / task.segment(segment).file).read_text(encoding="utf-8").strip().split("\n")
-    assert [example.id for example in examples] == [int(json.loads(line)["idx"]) for line in lines]
-    if name != "BoolQ":
-        assert len(examples) == task.official_sizes[segment]
+@pytest.mark.parametrize(("question", "joint"), [("cause", "because"), ("effect", "so")])
+def test_copa_joins_the_premise_to_each_choice(question, joint, tmp_path):
+    example = read(tmp_path, "COPA", COPA | {"question": question})
+    assert example.texts == (f"It rained. {joint} We got wet.", f"It rained. {joint} Clouds came.")
+    assert (example.id, example.label) == (3, 1)
+
+
+@pytest.mark.parametrize("question", ["why", "Cause", ""])
+def test_copa_asks_for_a_cause_or_an_effect(question, tmp_path):
+    with pytest.raises(BortError, match=rf'train\.jsonl, line 1: question "{question}" is not one of cause, effect$'):
+        read(tmp_path, "COPA", COPA | {"question": question})
+
+
+@pytest.mark.parametrize("label", [True, "1", 2, 1.0, None])
+def test_copa_labels_are_the_numbers_0_and_1(label, tmp_path):
+    with pytest.raises(BortError, match=r"line 1: label \S+ is not one of 0, 1$"):
+        read(tmp_path, "COPA", COPA | {"label": label})
+
+
+def test_the_winograd_schema_says_what_the_pronoun_means(tmp_path):
+    example = read(tmp_path, "WSC", WSC)
+    assert example.texts == ("Ann saw Bo and she waved.", "she means Ann")
+    assert example.label == 1
+
+
+@pytest.mark.parametrize("target", [None, [], "Ann", {"span1_text": "Ann"}, {"span1_text": "Ann", "span2_text": 3}])
+def test_the_winograd_schema_needs_both_spans(target, tmp_path):
+    with pytest.raises(BortError, match=r'line 1: no text in the field "target\.span[12]_text"$'):
+        read(tmp_path, "WSC", WSC | {"target": target})
+
+
+@pytest.mark.parametrize(("name", "first", "second"), [("AX-b", "sentence1", "sentence2"), ("AX-g", "premise", "hypothesis")])
+@pytest.mark.parametrize(("label", "number"), [({}, None), ({"label": "not_entailment"}, 0), ({"label": "entailment"}, 1)])
+def test_diagnostic_sets_may_carry_labels(name, first, second, label, number, tmp_path):
+    example = read(tmp_path, name, {first: "a", second: "b", "idx": "0"} | label, "test")
+    assert (example.texts, example.label) == (("a", "b"), number)
+
+
+def test_diagnostic_sets_take_the_labels_of_the_task_that_answers_them():
+    rte = get_task("SuperGLUE-RTE")
+    diagnostic = [task for task in SUPERGLUE if task.predicted_by]
+    assert [task.name for task in diagnostic] == ["AX-b", "AX-g"]
+    assert all((task.predicted_by, task.labels) == (rte.name, rte.labels) for task in diagnostic)
+
+
+def test_labels_as_files_and_leaderboards_write_them():
+    labels = {task.name: (task.labels, task.leaderboard_labels) for task in SUPERGLUE}
+    assert labels["BoolQ"] == labels["WiC"] == ((False, True), ("false", "true"))
+    assert labels["WSC"] == ((False, True), ("False", "True"))
+    assert labels["COPA"] == labels["MultiRC"] == labels["ReCoRD"] == ((0, 1), (0, 1))
+    assert labels["CB"][0] == ("neutral", "entailment", "contradiction")
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)

@@ -24,6 +24,10 @@ def json_row(**fields):
     return json.dumps({"passage": "p", "question": "q", "idx": 0} | fields)
 
 
+def json_rows(*rows):
+    return "\n".join(json_row(idx=number, **fields) for number, fields in enumerate(rows))
+
+
 def test_labels_become_class_numbers_in_the_published_order(tmp_path):
     put(tmp_path, "glue/RTE/train.tsv", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\tc\td\tnot_entailment\n")
     examples = get_task("RTE", tmp_path).examples("train")
@@ -41,6 +45,13 @@ def test_a_label_outside_the_set_names_file_line_and_set(tmp_path, label):
     assert str(caught.value) == f'{file}, line 3: label "{label}" is not one of not_entailment, entailment'
 
 
+def test_an_idx_names_one_row_alone(tmp_path):
+    file = put(tmp_path, "superglue/BoolQ/test.jsonl", f"{json_row(idx=3)}\n{json_row(idx=4)}\n{json_row(idx='3')}\n")
+    with pytest.raises(BortError) as caught:
+        get_task("BoolQ", tmp_path).examples("test")
+    assert str(caught.value) == f"{file}, line 3: the id 3 is that of {file}, line 1 too"
+
+
 @pytest.mark.parametrize(("raw", "label"), [(False, 0), (True, 1)])
 def test_json_truth_values_are_classes(tmp_path, raw, label):
     put(tmp_path, "superglue/BoolQ/train.jsonl", json_row(label=raw))
@@ -55,8 +66,7 @@ def test_other_json_values_are_not_classes(tmp_path, raw):
 
 
 def test_a_test_file_may_lack_labels_or_have_them(tmp_path):
-    rows = [json_row(), json_row(label=-1), json_row(label=True), json_row(label=None)]
-    put(tmp_path, "superglue/BoolQ/test.jsonl", "\n".join(rows))
+    put(tmp_path, "superglue/BoolQ/test.jsonl", json_rows({}, {"label": -1}, {"label": True}, {"label": None}))
     assert [example.label for example in get_task("BoolQ", tmp_path).examples("test")] == [None, None, 1, None]
     put(tmp_path, "superglue/BoolQ/test.jsonl", json_row(label="maybe"))
     with pytest.raises(BortError, match='label "maybe"'):
@@ -121,6 +131,41 @@ def test_a_file_near_the_official_size_must_meet_it(tmp_path, recwarn, rows, war
     assert [str(warning.message) for warning in recwarn] == (
         [f"{tmp_path / 'glue/RTE/train.tsv'}: {rows} rows where the official file has 10"] if warned else []
     )
+
+
+def passages(number):
+    answers = [{"idx": 0, "text": "a", "label": 0}, {"idx": 1, "text": "b", "label": 1}]
+    return {"idx": number, "passage": {"text": "t", "questions": [{"idx": number, "question": "q", "answers": answers}]}}
+
+
+def test_sizes_are_counted_in_what_the_benchmark_counts(tmp_path, recwarn):
+    """A passage of MultiRC is one, however many answers its questions have; a question of RACE is one, however many stand in an article."""
+    multirc, race = get_task("MultiRC", tmp_path), get_task("RACE-M", tmp_path)
+    put(tmp_path, "superglue/MultiRC/val.jsonl", "\n".join(json.dumps(passages(number)) for number in range(83)))
+    assert (len(multirc.examples("dev")), multirc.official_sizes["dev"], len(recwarn)) == (166, 83, 0)
+    put(tmp_path, "superglue/MultiRC/val.jsonl", "\n".join(json.dumps(passages(number)) for number in range(82)))
+    with pytest.warns(UserWarning, match=r"val\.jsonl: 82 passages where the official file has 83$"):
+        multirc.examples("dev")
+    for file in range(2):
+        count = 700 + file
+        article = {
+            "id": f"middle{file}.txt",
+            "article": "",
+            "questions": ["?"] * count,
+            "options": [["o"] * 4] * count,
+            "answers": ["A"] * count,
+        }
+        put(tmp_path, f"race/dev/middle/{file}.txt", json.dumps(article))
+    with pytest.warns(UserWarning, match=r"race/dev: 1401 questions where the official file has 1436$"):
+        race.examples("dev")
+
+
+def test_the_files_of_a_segment(tmp_path):
+    file = put(tmp_path, "glue_sst/train.tsv", "sentence\tlabel\na\t1\n")
+    task = get_task("SST-2", tmp_path)
+    assert (task.path("train"), task.files("train")) == (file, [file])
+    with pytest.raises(BortError, match=r"no dev\.tsv in "):
+        task.files("dev")
 
 
 def test_classes_and_regression():

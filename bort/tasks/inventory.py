@@ -1,0 +1,70 @@
+"""What is there of a task's files: how many rows, against how many were published, and what is wrong with them."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from bort.errors import BortError
+from bort.tasks.reading import Table
+from bort.tasks.task import Segment, Task
+
+_READ_WHOLE = 16 << 20  # bytes of a segment up to which a quick look reads every row
+_MANY_FILES = 1000
+
+
+@dataclass(frozen=True)
+class SegmentState:
+    """What is there of one segment.
+
+    Attributes:
+        name: of the segment.
+        path: its file or folder; None if it is not there.
+        size: how many it has of the segment's unit; None if it is not there, damaged, or has too many files for a quick look.
+        rows_read: whether every row was read and found in order; False if lines or files were only counted.
+        damage: what is wrong with it; None if nothing is.
+        notes: what is odd, but can be read.
+    """
+
+    name: str
+    path: Path | None = None
+    size: int | None = None
+    rows_read: bool = False
+    damage: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def inspect_segment(task: Task, segment_name: str, thorough: bool = False) -> SegmentState:
+    """Look at one segment's files.
+
+    Args:
+        thorough: read every row; otherwise the lines of large files are counted only, and of a folder of many files only the files.
+    """
+    if not task.is_present(segment_name):
+        return SegmentState(segment_name)
+    path = task.path(segment_name)
+    try:
+        files = task.files(segment_name)
+        if not thorough and len(files) > _MANY_FILES:
+            return SegmentState(segment_name, path, notes=(f"{path}: {len(files)} files, not read",))
+        if not thorough and sum(file.stat().st_size for file in files) > _READ_WHOLE:
+            return SegmentState(segment_name, path, _count_lines(path, task.segment(segment_name)))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            examples = task.examples(segment_name)
+    except (BortError, OSError) as error:
+        return SegmentState(segment_name, path, damage=str(error))
+    notes = tuple(str(warning.message) for warning in caught)
+    return SegmentState(segment_name, path, task.segment(segment_name).size(examples), True, notes=notes)
+
+
+def _count_lines(path: Path, segment: Segment) -> int:
+    """Lines with rows in a file, its header left out."""
+    lines, last = 0, b"\n"
+    with path.open("rb") as file:
+        while portion := file.read(1 << 20):
+            lines += portion.count(b"\n")
+            last = portion[-1:]
+    has_header = isinstance(segment.layout, Table) and segment.layout.header is None
+    return lines + (last != b"\n") - has_header

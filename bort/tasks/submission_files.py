@@ -1,0 +1,80 @@
+"""Prediction files in a folder or in the runs under it: where they are, and what they hold.
+
+Notable: two files of one name leave no guess at which is meant: they are the same, byte for byte, or an error. What begins with a full stop
+is not looked at, so half a file that a killed run left behind is never handed in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bort.errors import BortError
+from bort.tasks.submission_checks import MAX_FILE_BYTES, Problem
+
+_FILL = "--fill_majority fills it in"
+
+
+def find_prediction_files(folder: Path, problems: list[Problem]) -> dict[str, list[Path]]:
+    """Tables and JSON lines by file name, in ``folder`` itself and in every folder called ``predictions`` under it, links included.
+
+    Args:
+        folder: a folder of files, a run or a folder of runs.
+        problems: takes the folders that cannot be read.
+
+    Raises:
+        BortError: if ``folder`` is no folder.
+    """
+    if not folder.is_dir():
+        raise BortError(f"{folder}: no such folder; give one that holds prediction files, or runs of bort finetune")
+
+    def unreadable(error: OSError) -> None:
+        problems.append(Problem(str(error.filename), None, f"cannot be read: {error.strerror}", "give a folder that you may read"))
+
+    found: dict[str, list[Path]] = {}
+    visited = set()
+    for parent, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        # A link may lead back up, or into a folder that was there already.
+        if os.path.realpath(parent) in visited:
+            folders.clear()
+            continue
+        visited.add(os.path.realpath(parent))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if Path(parent) == folder or os.path.basename(parent) == "predictions":
+            for name in sorted(files):
+                path = Path(parent, name)
+                if path.suffix in (".tsv", ".jsonl") and not name.startswith(".") and path.is_file():
+                    found.setdefault(name, []).append(path)
+    return found
+
+
+def read_prediction_file(paths: Sequence[Path], problems: list[Problem]) -> bytes | None:
+    """What files of one name hold, as far as a prediction file can be long; None if they differ or one cannot be read."""
+    contents = None
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                other = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            problems.append(Problem(str(path), None, f"cannot be read: {error.strerror}", "give files that you may read"))
+            return None
+        if contents is not None and contents != other:
+            problems.append(
+                Problem(str(path), None, f"differs from {paths[0]}", "remove all but one, or give the folder of the run you mean")
+            )
+            return None
+        contents = other
+    return contents
+
+
+def missing_file(name: str, task_name: str, predicted_by: str | None, found: Mapping[str, Sequence[Path]]) -> Problem:
+    """That there is no file called ``name``, and how it would be made."""
+    similar = [other for other in found if other.casefold() == name.casefold()]
+    if similar:
+        return Problem(name, None, "missing", f"rename {found[similar[0]][0]}")
+    if predicted_by:
+        return Problem(
+            name, None, "missing", f"bort predict --checkpoint DIR --task {task_name} makes it with a model of {predicted_by}, {_FILL}"
+        )
+    return Problem(name, None, "missing", f"bort finetune --task {task_name} makes it, {_FILL}")
