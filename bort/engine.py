@@ -108,4 +108,10 @@ class Predictor(Protocol):
 
 
 class ClassifierEngine(Engine[ClassificationBatch], Predictor, Protocol):
-    """An engine that can also label rows."""
+    """An engine that can also label rows, its share of them on each worker."""
+
+    def sum_over_workers(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Wait; the elementwise sum of the workers' ``values``, of one shape on all of them, on every worker.
+
+        Where all workers but one have zeros, the sum is that worker's values to the last bit.
+        """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import mxnet as mx
 import numpy as np
 from mxnet import autograd
+from mxnet.gluon import HybridBlock
 from numpy.typing import NDArray
 
 from bort.config import BortConfig
@@ -15,9 +17,10 @@ from bort.engine import ClassificationBatch
 from bort.gluon import kernels
 from bort.gluon.distributed import Workers, join_workers
 from bort.gluon.engine import GluonEngine, to_device
+from bort.gluon.half_precision import HalfPrecision, check_dtype
 from bort.gluon.losses import CLASSIFICATION_SUMS, ClassificationLoss
-from bort.gluon.model import BortClassifier, BortModel, initialize
-from bort.gluon.parameters import load_parameters
+from bort.gluon.model import BortClassifier, BortModel, initialize, initialize_head
+from bort.gluon.parameters import load_parameters, set_arrays
 from bort.settings import OptimizerSettings
 
 
@@ -28,6 +31,7 @@ class GluonFinetuningEngine(GluonEngine):
         classifier: already on ``ctx``; one output is a regression.
         optimizer: BERTAdam.
         workers: the group this process belongs to.
+        half_precision: a copy of the classifier that computes in its place in training; prediction stays float32.
     """
 
     def __init__(
@@ -37,10 +41,12 @@ class GluonFinetuningEngine(GluonEngine):
         optimizer: OptimizerSettings,
         is_regression: bool,
         workers: Workers | None = None,
+        half_precision: HalfPrecision | None = None,
     ) -> None:
-        super().__init__(classifier, ctx, optimizer, workers or Workers(), CLASSIFICATION_SUMS, kernels.are_available(ctx))
+        use_kernels = kernels.are_available(ctx)
+        super().__init__(classifier, ctx, optimizer, workers or Workers(), CLASSIFICATION_SUMS, use_kernels, half_precision)
         self._predictor = GluonPredictor(classifier, ctx)
-        self._loss = ClassificationLoss(classifier, is_regression)
+        self._loss = ClassificationLoss(classifier if half_precision is None else half_precision.net, is_regression)
         self._loss.hybridize(static_alloc=True)
 
     def accumulate(self, batch: ClassificationBatch) -> None:
@@ -49,12 +55,22 @@ class GluonFinetuningEngine(GluonEngine):
         with self.micro_batch(batch):
             with autograd.record():
                 loss, sums = self._loss(*(to_device(self._ctx, array) for array in arrays))
-            loss.backward()
+            loss.backward(None if self._half_precision is None else self._half_precision.scale)
         self.count_loss(sums)
 
     def predict(self, batch: ClassificationBatch) -> NDArray[np.float32]:
         """Wait; logits (B, num_classes) without dropout."""
         return self._predictor.predict(batch)
+
+    def sum_over_workers(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Wait; the elementwise sum of the workers' ``values``, of one shape on all of them, on every worker."""
+        total = np.array(values, dtype=np.float32)
+        # MXNet has no arrays without elements.
+        if self.world_size == 1 or total.size == 0:
+            return total
+        summed = to_device(self._ctx, total.reshape(-1))
+        self._workers.sum_in_place(summed, "values")
+        return summed.asnumpy().reshape(total.shape)
 
 
 class GluonPredictor:
@@ -74,7 +90,7 @@ def load_predictor(config: BortConfig, num_classes: int, parameters: Path) -> Gl
     Raises:
         BortError: if the file is missing, damaged or does not fit.
     """
-    classifier = BortClassifier(BortModel(config, use_decoder=False, use_kernels=kernels.are_available(mx.cpu()), prefix=""), num_classes)
+    classifier = _make_classifier(config, num_classes, use_kernels=kernels.are_available(mx.cpu()))
     load_parameters(classifier, parameters, mx.cpu())
     classifier.hybridize(static_alloc=True)
     return GluonPredictor(classifier, mx.cpu())
@@ -87,25 +103,48 @@ def build_engine(
     dropout: float,
     optimizer: OptimizerSettings,
     seed: int,
-    encoder_parameters: Path | None = None,
+    encoder_parameters: Mapping[str, np.ndarray] | None,
+    head_parameters: Mapping[str, np.ndarray] | None = None,
     use_gpu: bool = False,
+    dtype: str = "float32",
+    head_init: str = "gaussian",
+    head_scale: float = 0.02,
 ) -> GluonFinetuningEngine:
-    """Join the workers and put a new classifier on a pre-trained encoder, or on a random one.
+    """Join the workers and put a classifier on an encoder.
 
     Args:
         dropout: of encoder and classifier in training.
-        seed: of the weights that no file gives.
-        encoder_parameters: ``.params`` or ``.safetensors`` of the encoder; a masked-language-model head in it is ignored.
+        seed: of the weights that are not given.
+        encoder_parameters: under published names; a masked-language-model head among them is ignored. None draws them.
+        head_parameters: the classifier's own layers, ``classifier.1.weight`` and so on. None draws them.
+        dtype: float32, or float16 on a GPU.
+        head_init: how to draw the own layers: gaussian, uniform, orthogonal or xavier.
+        head_scale: standard deviation, bound or factor of these; see :func:`bort.gluon.model.initialize_head`.
 
     Raises:
-        BortError: if the file is missing, damaged or does not fit.
+        BortError: if a parameter is missing, unknown or of another shape; if float16 is asked for on a CPU.
     """
+    check_dtype(dtype, use_gpu)
     workers = join_workers()
     ctx = workers.device(use_gpu)
-    encoder = BortModel(replace(config, hidden_dropout_prob=dropout), use_decoder=False, use_kernels=kernels.are_available(ctx), prefix="")
-    classifier = BortClassifier(encoder, num_classes, dropout)
-    initialize(classifier, ctx, seed)
-    if encoder_parameters is not None:
-        load_parameters(encoder, encoder_parameters, ctx)
+    config = replace(config, hidden_dropout_prob=dropout)
+    classifier = _make_classifier(config, num_classes, use_kernels=kernels.are_available(ctx))
+    if encoder_parameters is None:
+        initialize(classifier.bort, ctx, seed)
+    else:
+        set_arrays(classifier.bort, encoder_parameters, ctx, "the encoder's parameters")
+    if head_parameters is None:
+        initialize_head(classifier, ctx, seed, head_init, head_scale)
+    else:
+        # In a block of their own the layers have the names that they have in the classifier.
+        head = HybridBlock()
+        head.classifier = classifier.classifier
+        set_arrays(head, head_parameters, ctx, "the classifier's own parameters")
     classifier.hybridize(static_alloc=True)
-    return GluonFinetuningEngine(classifier, ctx, optimizer, is_regression, workers)
+    half_precision = HalfPrecision(classifier, _make_classifier(config, num_classes), ctx, dtype) if dtype == "float16" else None
+    return GluonFinetuningEngine(classifier, ctx, optimizer, is_regression, workers, half_precision)
+
+
+def _make_classifier(config: BortConfig, num_classes: int, use_kernels: bool = False) -> BortClassifier:
+    encoder = BortModel(config, use_decoder=False, use_kernels=use_kernels, only_first=True, prefix="")
+    return BortClassifier(encoder, num_classes, config.hidden_dropout_prob)

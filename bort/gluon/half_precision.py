@@ -8,17 +8,34 @@ stays float32.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import mxnet as mx
 import numpy as np
+from mxnet.gluon import HybridBlock
 
 from bort.errors import BortError
-from bort.gluon.model import BortModel
 from bort.gluon.parameters import distinct_parameters
+from bort.settings import DTYPES
 
 _STATE = "scaler/state"
 _LOWEST_SCALE = 2.0**-20
+
+
+def check_dtype(dtype: str, use_gpu: bool) -> None:
+    """Refuse a type that a model cannot compute in, and prepare MXNet for float16; to be called before the first operator runs.
+
+    Raises:
+        BortError: if ``dtype`` is neither float32 nor float16, or float16 on a CPU.
+    """
+    if dtype not in DTYPES:
+        raise BortError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype}")
+    if dtype == "float16" and not use_gpu:
+        raise BortError("dtype float16 needs --gpu: MXNet has no half-precision matrix product for CPUs; leave --dtype out")
+    if dtype == "float16":
+        # Without it MXNet adds up softmaxes and LayerNorms of float16 in float16; it is read once, by the first such operator.
+        os.environ.setdefault("MXNET_SAFE_ACCUMULATION", "1")
 
 
 class HalfPrecision:
@@ -26,25 +43,25 @@ class HalfPrecision:
 
     Args:
         master: the model that learns, float32 on ``ctx``.
+        copy: another of the same architecture, built but not initialised; without kernels, which are for float32.
         ctx: device; MXNet multiplies float16 matrices on GPUs only.
         dtype: of the copy; float32 serves to test the scheme on a CPU.
-        use_kernels: for the copy's LayerNorms; for float32 on the CPU only.
         initial_scale: of the loss.
         window: good updates in a row after which the scale doubles.
     """
 
     def __init__(
         self,
-        master: BortModel,
+        master: HybridBlock,
+        copy: HybridBlock,
         ctx: mx.Context,
         dtype: str = "float16",
-        use_kernels: bool = False,
         initial_scale: float = 2.0**16,
         window: int = 2000,
     ) -> None:
         self.dtype, self._window = dtype, window
         self._masters = list(distinct_parameters(master).values())
-        self.net = BortModel(master.config, use_kernels=use_kernels, prefix="")
+        self.net = copy
         self.net.initialize(mx.init.Zero(), ctx=ctx)
         self.net.cast(dtype)
         self.net.hybridize(static_alloc=True)

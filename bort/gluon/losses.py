@@ -132,12 +132,12 @@ class ClassificationLoss(HybridBlock):
         self._is_regression = is_regression
 
     def hybrid_forward(self, F: Any, input_ids: Any, valid_length: Any, labels: Any, weights: Any) -> Any:
-        """Return the loss, shape (1,), and the vector of ``CLASSIFICATION_SUMS``; a regression counts no row as correct.
+        """Return the loss, shape (1,), and the vector of ``CLASSIFICATION_SUMS``, float32; a regression counts no row as correct.
 
         Args:
             input_ids: (B, T); valid_length, labels, weights: (B,).
         """
-        logits = self.net(input_ids, valid_length)
+        logits = F.cast(self.net(input_ids, valid_length), dtype="float32")
         if self._is_regression:
             losses = F.square(logits.reshape((-1,)) - labels)
             correct = F.zeros_like(labels)

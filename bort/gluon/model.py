@@ -19,6 +19,7 @@ from mxnet.gluon import HybridBlock, nn
 from bort.config import BortConfig
 from bort.errors import BortError
 from bort.gluon import kernels
+from bort.gluon.first_token import FirstTokenCell
 from bort.gluon.parameters import distinct_parameters, set_arrays
 from bort.model_directory import find_model
 from bort.randomness import Purpose, generator
@@ -43,10 +44,15 @@ class BortModel(_QuietBlock):
         config: sizes.
         use_decoder: build the head; its output projection is tied to the word embedding.
         use_kernels: run LayerNorms and attention by ``bort/gluon/kernels.cc``; for the CPU only.
+        only_first: return the first token's encoding only, in less time; for a model without a head.
     """
 
-    def __init__(self, config: BortConfig, use_decoder: bool = True, use_kernels: bool = False, **block: Any) -> None:
+    def __init__(
+        self, config: BortConfig, use_decoder: bool = True, use_kernels: bool = False, only_first: bool = False, **block: Any
+    ) -> None:
         super().__init__(**block)
+        if only_first and use_decoder:
+            raise BortError("only_first leaves nothing for a masked-language-model head; build the model with use_decoder=False")
         self.config = config
         self.use_decoder = use_decoder
         with self.name_scope():
@@ -70,6 +76,9 @@ class BortModel(_QuietBlock):
                     cell.attention_cell = _KernelSelfAttention(cell.attention_cell)
                     cell.layer_norm = _KernelLayerNorm(cell.layer_norm)
                     cell.ffn.layer_norm = _KernelLayerNorm(cell.ffn.layer_norm)
+            if only_first:
+                cells = self.encoder.transformer_cells
+                cells.register_child(FirstTokenCell(cells[-1]), str(len(cells) - 1))
             self.word_embed = nn.HybridSequential(prefix="word_embed_")
             with self.word_embed.name_scope():
                 self.word_embed.add(nn.Embedding(config.vocab_size, config.hidden_size))
@@ -93,8 +102,8 @@ class BortModel(_QuietBlock):
             masked_positions: (B, M), each in [0, T).
 
         Returns:
-            ``sequence`` (B, T, hidden_size), zero beyond ``valid_length``; with ``masked_positions`` the pair of it and the logits
-            ``decoded`` (B, M, vocab_size).
+            ``sequence`` (B, T, hidden_size), zero beyond ``valid_length``, or (B, 1, hidden_size) if ``only_first``; with
+            ``masked_positions`` the pair of it and the logits ``decoded`` (B, M, vocab_size).
 
         Raises:
             BortError: if T exceeds the learned positions, or positions are given to a model without a head.
@@ -206,7 +215,7 @@ class BortClassifier(_QuietBlock):
         Raises:
             BortError: if T exceeds the learned positions.
         """
-        valid_length = _checked_length(self.bort.config, input_ids, valid_length)
+        valid_length = _checked_length(self.bort.config, input_ids, valid_length, self.bort.word_embed[0].weight.dtype)
         return super().__call__(input_ids, valid_length)
 
     def hybrid_forward(self, F: Any, input_ids: Any, valid_length: Any = None) -> Any:
@@ -225,6 +234,33 @@ def initialize(net: HybridBlock, ctx: mx.Context | list[mx.Context], seed: int =
         if name.endswith("weight"):
             draw = generator(Purpose.WEIGHTS, seed, index).standard_normal(parameter.shape, dtype=np.float32)
             parameter.set_data(mx.nd.array(0.02 * draw))
+
+
+_HEAD_INITIALIZERS = {
+    "gaussian": mx.init.Normal,
+    "uniform": mx.init.Uniform,
+    "orthogonal": mx.init.Orthogonal,
+    "xavier": lambda scale: mx.init.Xavier(),
+}
+
+
+def initialize_head(classifier: BortClassifier, ctx: mx.Context, seed: int, kind: str = "gaussian", scale: float = 0.02) -> None:
+    """Draw the layers that a classifier has besides its encoder; biases are zeros.
+
+    Args:
+        seed: fixes the draw, whatever was drawn before and on whatever device.
+        kind: gaussian (standard deviation ``scale``), uniform (within ±``scale``), orthogonal (orthonormal rows times ``scale``), or xavier
+            (uniform, its width from the layer's sizes: Glorot and Bengio 2010; ``scale`` is not used).
+
+    Raises:
+        BortError: if ``kind`` is none of these.
+    """
+    if kind not in _HEAD_INITIALIZERS:
+        raise BortError(f"the classifier's initialisation must be one of {', '.join(_HEAD_INITIALIZERS)}, got {kind}")
+    # The place behind those of the encoder's parameters. MXNet draws initial values on the CPU and then copies them.
+    place = len(distinct_parameters(classifier.bort))
+    mx.random.seed(int(generator(Purpose.WEIGHTS, seed, place).integers(2**31)), ctx=mx.cpu())
+    classifier.classifier.initialize(_HEAD_INITIALIZERS[kind](scale), ctx=ctx, force_reinit=True)
 
 
 def get_bort_model(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from bort.errors import BortError
 from bort.gluon import kernels
 from bort.gluon.distributed import Workers, join_workers
 from bort.gluon.engine import GluonEngine, to_device
-from bort.gluon.half_precision import HalfPrecision
+from bort.gluon.half_precision import HalfPrecision, check_dtype
 from bort.gluon.losses import DISTILLATION_SUMS, MASKED_SUMS, MaskedLoss
 from bort.gluon.model import BortModel, get_bort_model, initialize
 from bort.gluon.parameters import set_arrays
@@ -154,11 +153,7 @@ def build_engine(
     Raises:
         BortError: if a file is missing or damaged, or something does not fit; if float16 is asked for on a CPU.
     """
-    if dtype == "float16" and not use_gpu:
-        raise BortError("dtype float16 needs --gpu: MXNet has no half-precision matrix product for CPUs; leave --dtype out")
-    if dtype == "float16":
-        # Without it MXNet adds up softmaxes and LayerNorms of float16 in float16; it is read once, by the first such operator.
-        os.environ.setdefault("MXNET_SAFE_ACCUMULATION", "1")
+    check_dtype(dtype, use_gpu)
     for role, source in (("student", student), ("teacher", teacher)):
         if source is not None:
             _check_fit(role, source, vocab_size, longest)
@@ -166,7 +161,7 @@ def build_engine(
     ctx = workers.device(use_gpu)
     net, _ = get_bort_model(student.config, params=student.parameters, ctx=ctx, seed=seed)
     teacher_net = None if teacher is None else _build_teacher(teacher, ctx)
-    half_precision = HalfPrecision(net, ctx, dtype) if dtype == "float16" else None
+    half_precision = HalfPrecision(net, BortModel(net.config, prefix=""), ctx, dtype) if dtype == "float16" else None
     return GluonPretrainingEngine(net, ctx, optimizer, teacher_net, loss, workers, half_precision)
 
 

@@ -2,38 +2,72 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mxnet as mx
 import numpy as np
 import pytest
 
-from bort import BortError, BortModel, get_bort_model
-from bort.gluon import kernels
+from bort import BortClassifier, BortError, BortModel, get_bort_model
+from bort.gluon import kernels, pretraining
+from bort.gluon.finetuning import GluonFinetuningEngine
 from bort.gluon.half_precision import HalfPrecision
+from bort.gluon.losses import ClassificationLoss
 from bort.gluon.model import initialize
-from bort.gluon.pretraining import GluonPretrainingEngine, build_engine
+from bort.gluon.pretraining import GluonPretrainingEngine
 from bort.model_directory import ModelSource
 from bort.settings import DistillationSettings, OptimizerSettings
 
-from .conftest import config, join, make_teacher, random_batch
+from .conftest import config, make_teacher, random_batch
+from .labelled_rows import CLASSES, build_classifier, labelled_rows
 
 
-@pytest.fixture
-def make_engine():
-    def make(scale=None, window=2000, seed=0):
-        student, _ = get_bort_model(config(), seed=seed)
-        copy = None
-        if scale is not None:
-            copy = HalfPrecision(student, mx.cpu(), "float32", kernels.are_available(mx.cpu()), scale, window)
-        return GluonPretrainingEngine(student, mx.cpu(), OptimizerSettings(), make_teacher(), DistillationSettings(), None, copy)
+def make_pretraining(half_precision, seed):
+    student, _ = get_bort_model(config(), seed=seed)
+    copy = BortModel(config(), use_kernels=kernels.are_available(mx.cpu()), prefix="")
+    scaler = half_precision(student, copy)
+    return GluonPretrainingEngine(student, mx.cpu(), OptimizerSettings(), make_teacher(), DistillationSettings(), None, scaler)
 
-    return make
+
+def make_finetuning(half_precision, seed):
+    classifier, copy = (make_classifier(kernels.are_available(mx.cpu())) for _ in range(2))
+    initialize(classifier, mx.cpu(), seed)
+    classifier.hybridize(static_alloc=True)
+    return GluonFinetuningEngine(classifier, mx.cpu(), OptimizerSettings(), False, None, half_precision(classifier, copy))
+
+
+def make_classifier(use_kernels=False):
+    return BortClassifier(BortModel(config(), use_decoder=False, use_kernels=use_kernels, only_first=True, prefix=""), CLASSES, 0.0)
+
+
+@pytest.fixture(params=["pre-training", "fine-tuning"])
+def make_engine(request):
+    """Builds an engine, with a loss scale or without; its batches are ``engine.batch(number)``."""
+    make = make_pretraining if request.param == "pre-training" else make_finetuning
+    batches = random_batch if request.param == "pre-training" else labelled_rows
+
+    def make_engine(scale=None, window=2000, seed=0):
+        def half_precision(master, copy):
+            return None if scale is None else HalfPrecision(master, copy, mx.cpu(), "float32", scale, window)
+
+        engine = make(half_precision, seed)
+        engine.batch = batches
+        return engine
+
+    return make_engine
 
 
 def train(engine, steps, first=0):
     for step in range(first, first + steps):
-        engine.accumulate(random_batch(step))
+        engine.accumulate(engine.batch(step))
         engine.update(1e-3)
     return engine.drain()
+
+
+def join(first, second):
+    """One batch of the rows of two of a kind."""
+    rows = {name: np.concatenate([value, getattr(second, name)]) for name, value in vars(first).items() if name != "seed"}
+    return replace(first, **rows)
 
 
 def test_a_scaled_loss_trains_as_an_unscaled_one(make_engine):
@@ -48,7 +82,7 @@ def test_a_scaled_loss_trains_as_an_unscaled_one(make_engine):
 def test_micro_batches_add_up_in_the_masters(make_engine):
     together, apart = make_engine(scale=8.0), make_engine(scale=8.0)
     for step in range(3):
-        first, second = random_batch(2 * step), random_batch(2 * step + 1)
+        first, second = together.batch(2 * step), together.batch(2 * step + 1)
         together.accumulate(join(first, second))
         apart.accumulate(first)
         apart.accumulate(second)
@@ -70,7 +104,7 @@ def test_overflow_halves_the_scale_and_skips_the_update(make_engine):
     assert 0 < sums["skipped_updates"] < 60
     assert sums["loss_scale"] == 2.0 ** (79 - sums["skipped_updates"])
     assert sums["gradient_norm"] > 0
-    assert not np.array_equal(engine.state()["word_embed.0.weight"], before["word_embed.0.weight"])
+    assert not any(np.array_equal(engine.state()[name], before[name]) for name in before if name.endswith("word_embed.0.weight"))
 
 
 def test_good_updates_double_the_scale(make_engine):
@@ -104,7 +138,27 @@ def test_a_float16_model_is_float16_from_end_to_end():
         assert {np.dtype(kind).name for kind in (*arguments, *outputs)} == {"float16"}
 
 
+def test_a_float16_classifier_is_float16_up_to_its_loss():
+    classifier = make_classifier()
+    initialize(classifier, mx.cpu())
+    classifier.cast("float16")
+    sequence = classifier.bort.hybrid_forward(mx.sym, mx.sym.var("embedded"), mx.sym.var("valid_length"))
+    arguments, outputs, _ = sequence.infer_type(embedded="float16", valid_length="float16")
+    assert {np.dtype(kind).name for kind in (*arguments, *outputs)} == {"float16"}
+    # The whole, from the ids on: what the engine hands over is float32, what it gets back too.
+    inputs = {"input_ids": "float32", "valid_length": "float16", "labels": "float32", "weights": "float32"}
+    loss = mx.sym.Group(ClassificationLoss(classifier, False).hybrid_forward(mx.sym, *map(mx.sym.var, inputs)))
+    arguments, outputs, _ = loss.infer_type(**inputs)
+    types = dict(zip(loss.list_arguments(), (np.dtype(kind).name for kind in arguments), strict=True))
+    assert {types[name] for name in types.keys() - inputs.keys()} == {"float16"}
+    assert {np.dtype(kind).name for kind in outputs} == {"float32"}
+
+
 def test_float16_on_a_cpu_is_refused():
     source = ModelSource("student", config(), None)
     with pytest.raises(BortError, match="float16 needs --gpu"):
-        build_engine(source, None, DistillationSettings(), OptimizerSettings(), 0, 120, 32, dtype="float16")
+        pretraining.build_engine(source, None, DistillationSettings(), OptimizerSettings(), 0, 120, 32, dtype="float16")
+    with pytest.raises(BortError, match="float16 needs --gpu"):
+        build_classifier(dtype="float16")
+    with pytest.raises(BortError, match="one of float32, float16, got bfloat16"):
+        build_classifier(dtype="bfloat16")
