@@ -34,11 +34,13 @@ class TrainedTask:
         name: of the task.
         labels: its classes in the order of the outputs; None for a regression.
         max_len: longest input, special tokens included.
+        keep_question: whether of RACE's first text the article alone was cut.
     """
 
     name: str
     labels: tuple[str | int, ...] | None
     max_len: int
+    keep_question: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,12 @@ def read_model_directory(path: Path | str) -> ModelDirectory:
 
 def _read_task(path: Path, stored: Any, config: BortConfig) -> TrainedTask:
     """Check the fields that fine-tuning stored."""
-    match stored:
-        case {"name": str(name), "labels": None | list() as labels, "max_len": int(max_len)} if (
+    # A folder written before there was a choice says nothing of the question.
+    match {"keep_question": False} | stored if isinstance(stored, dict) else stored:
+        case {"name": str(name), "labels": None | list() as labels, "max_len": int(max_len), "keep_question": bool(keep_question)} if (
             5 <= max_len <= config.max_position_embeddings
         ):
-            return TrainedTask(name, None if labels is None else tuple(labels), max_len)
+            return TrainedTask(name, None if labels is None else tuple(labels), max_len, keep_question)
     raise BortError(f"{path}: task must hold name, labels and max_len as fine-tuning writes them; copy the folder again")
 
 
@@ -154,12 +157,13 @@ class ModelSource:
         """
         return None if self.parameters is None else fingerprint(self.parameters)
 
-    def check_vocabulary(self, role: str, vocab: Vocab) -> None:
+    def check_vocabulary(self, role: str, vocab: Vocab, remedy: str | None = None) -> None:
         """Refuse a model whose own vocabulary is not the data's; where its folder holds none, only sizes can be compared.
 
         Args:
-            role: what the model is to be, for the message: student or teacher.
+            role: what the model is to be, for the message: student, teacher or encoder.
             vocab: the data's.
+            remedy: what to do about it, for the message; None speaks of data that can be made anew.
 
         Raises:
             BortError: naming the first id that means two things, or if the model's vocabulary is damaged.
@@ -167,9 +171,8 @@ class ModelSource:
         theirs = None if self.folder is None else read_tokens(self.folder)
         difference = None if theirs is None else first_difference(theirs, vocab)
         if difference is not None:
-            raise BortError(
-                f"the {role} {self.name} has another vocabulary: {difference}; make the data with its own, or take another {role}"
-            )
+            remedy = remedy or f"make the data with its own, or take another {role}"
+            raise BortError(f"the {role} {self.name} has another vocabulary: {difference}; {remedy}")
 
 
 def find_model(name: str | os.PathLike[str] | BortConfig, parameters: str | os.PathLike[str] | None = None) -> ModelSource:

@@ -15,6 +15,7 @@ from bort.errors import BortError
 DOCUMENT_FORMS = ("blank_line", "line", "jsonl")
 KD_LOSSES = ("hinton", "published")
 DTYPES = ("float32", "float16")
+HEAD_INITS = ("gaussian", "uniform", "orthogonal", "xavier")
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class ShardSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.documents not in DOCUMENT_FORMS:
-            raise BortError(f"documents must be one of {', '.join(DOCUMENT_FORMS)}, got {self.documents}")
+        _one_of(self, DOCUMENT_FORMS, "documents")
         _at_least(self, 4, "max_seq_length")
         _at_least(self, 1, "num_outputs")
         _at_least(self, 0, "seed")
@@ -104,8 +104,7 @@ class PretrainingSettings:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise BortError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype}")
+        _one_of(self, DTYPES, "dtype")
         _at_least(self, 1, "num_steps", "batch_size", "num_buckets", "accumulate", "max_predictions_per_seq")
         _at_least(self, 0, "seed")
         _positive(self, "lr", "masked_lm_prob")
@@ -131,8 +130,7 @@ class DistillationSettings:
     def __post_init__(self) -> None:
         _positive(self, "distillation_temperature")
         _at_least(self, 0, "mlm_weight", "teacher_ce_weight")
-        if self.kd_loss not in KD_LOSSES:
-            raise BortError(f"kd_loss must be one of {', '.join(KD_LOSSES)}, got {self.kd_loss}")
+        _one_of(self, KD_LOSSES, "kd_loss")
 
 
 @dataclass(frozen=True)
@@ -182,33 +180,74 @@ class FinetuningSettings:
     """What decides the outcome of a fine-tuning run, besides the encoder and the data.
 
     Attributes:
-        epochs: passes over the training rows; small tasks want 50 and more.
+        epochs: passes over the training rows, each followed by an evaluation.
+        training_steps: updates, in place of epochs; 0 counts by epochs.
         batch_size: rows a worker takes at once.
+        dev_batch_size: rows a worker labels at once.
         accumulate: micro-batches an update.
+        num_buckets: rows are batched with others of like length, in at most so many groups.
         lr: peak learning rate.
         warmup_ratio: share of the updates that warm up.
+        use_scheduler: lower the learning rate after the warm-up, down to nothing at the end.
+        early_stop: stop after so many evaluations in a row without a better score; 0 never stops.
         max_len: longest input, special tokens included.
+        keep_question: where a text is too long for RACE, cut the article and never the question.
         dropout: of encoder and classifier, in [0, 1).
+        init: how the classifier's own weights are drawn: gaussian, uniform, orthogonal or xavier.
+        prob: standard deviation of gaussian, largest value of uniform, factor of orthogonal; not used by xavier.
         seed: of the new weights, the order and dropout.
+        dtype: float32, or float16 on a GPU, with float32 masters and a dynamic loss scale.
     """
 
     epochs: int = 10
+    training_steps: int = 0
     batch_size: int = 8
+    dev_batch_size: int = 32
     accumulate: int = 1
+    num_buckets: int = 10
     lr: float = 1e-4
     warmup_ratio: float = 0.4
+    use_scheduler: bool = True
+    early_stop: int = 0
     max_len: int = 128
+    keep_question: bool = False
     dropout: float = 0.1
+    init: str = "gaussian"
+    prob: float = 0.02
     seed: int = 0
+    dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "epochs", "batch_size", "accumulate")
+        _at_least(self, 1, "epochs", "batch_size", "dev_batch_size", "accumulate", "num_buckets")
         _at_least(self, 5, "max_len")
-        _at_least(self, 0, "seed")
-        _positive(self, "lr")
+        _at_least(self, 0, "seed", "training_steps", "early_stop")
+        _positive(self, "lr", "prob")
         _in_unit_interval(self, "warmup_ratio")
+        _one_of(self, DTYPES, "dtype")
+        _one_of(self, HEAD_INITS, "init")
         if not 0.0 <= self.dropout < 1.0:
             raise BortError(f"dropout must lie in [0, 1), got {self.dropout}")
+
+
+@dataclass(frozen=True)
+class FinetuningRunSettings:
+    """What does not decide the outcome of a fine-tuning run.
+
+    Attributes:
+        log_interval: updates between two entries of the journal.
+        ckpt_interval: updates between two checkpoints, besides that of each epoch's end; 0 writes no others.
+        keep_last: checkpoints kept until the run is complete, the best model apart; 0 keeps all, also then.
+        resume: auto goes on from the newest checkpoint if there is one, never starts anew, anything else is a checkpoint's folder.
+    """
+
+    log_interval: int = 20
+    ckpt_interval: int = 0
+    keep_last: int = 1
+    resume: str = "auto"
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "log_interval")
+        _at_least(self, 0, "ckpt_interval", "keep_last")
 
 
 def _at_least(settings: Any, lowest: float, *names: str) -> None:
@@ -227,3 +266,8 @@ def _in_unit_interval(settings: Any, *names: str) -> None:
     for name in names:
         if not 0.0 <= getattr(settings, name) <= 1.0:
             raise BortError(f"{name} must lie in [0, 1], got {getattr(settings, name)}")
+
+
+def _one_of(settings: Any, allowed: tuple[str, ...], name: str) -> None:
+    if getattr(settings, name) not in allowed:
+        raise BortError(f"{name} must be one of {', '.join(allowed)}, got {getattr(settings, name)}")

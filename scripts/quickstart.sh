@@ -43,7 +43,7 @@ workers "$bort" pretrain --teacher_model none --output_dir "$run/alone" "${stude
 for task in RTE SST-2; do
     step "Fine-tuning on $task-format rows"
     "$bort" finetune --task "$task" --model "$run/distilled/model" --data_root test_data --output_dir "$run/finetune/$task" \
-        --epochs 12 --batch_size 16 --lr 1e-3
+        --epochs 12 --batch_size 16 --lr 1e-3 --early_stop 0
 done
 
 step "Predicting once more, from the checkpoint on disk"

@@ -31,7 +31,7 @@ learnt = []
 for name in TASKS:
     task = get_task(name, "test_data")
     scores = [entry["score"] for entry in read_metrics(run / "finetune" / name) if entry["kind"] == "eval"]
-    majority = majority_score(task, [example.label for example in task.examples("dev")])["accuracy"]
+    majority = majority_score(task, task.examples("dev"))["accuracy"]
     learnt.append(max(scores) > majority)
     table.add_row(f"{name} dev accuracy", f"{max(scores):.3f}", f"majority {majority:.3f}")
 files = [path for name in TASKS for path in sorted((run / "finetune" / name / "predictions").iterdir())]

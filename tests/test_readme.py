@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand in a copy of the repository."""
+"""The commands of the README and of the page on fine-tuning, run as they stand in a copy of the repository."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-BASH = [command for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for command in re.split(r"(?<!\\)\n", block.strip())]
+FINETUNING = (REPOSITORY / "docs" / "finetuning.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def commands(page):
+    """Commands of all blocks for a shell, each with the lines it goes on in."""
+    return [command for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for command in re.split(r"(?<!\\)\n", block.strip())]
+
+
+BASH = commands(README)
 NEEDS_ROBERTA_VOCABULARY = "openwebtext_ccnews_stories_books_cased"
 
 
@@ -44,6 +53,7 @@ def test_the_readme_has_its_commands():
     assert BASH[:2] == ["scripts/quickstart.sh", "scripts/run_tests.sh"]
     assert len([command for command in BASH if runnable(command)]) >= 8
     assert all((REPOSITORY / path).exists() for path in re.findall(r"\]\(((?!http)[^)]+)\)", README))
+    assert all((REPOSITORY / "docs" / path).exists() for path in re.findall(r"\]\(((?!http)[^)]+)\)", FINETUNING))
     assert all((REPOSITORY / command.split()[0]).exists() for command in BASH if command.startswith("scripts/"))
 
 
@@ -57,6 +67,16 @@ def test_the_commands_run_in_order(checkout, request):
     for task in ("RTE", "SST-2"):
         assert (quickstart / "finetune" / task / "predictions" / f"{task}.tsv").exists()
     assert (quickstart / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_commands_of_fine_tuning_run_after_those_of_the_readme(checkout):
+    if not (checkout / "runs" / "quickstart").exists():
+        assert run("scripts/quickstart.sh", checkout).returncode == 0
+    for command in filter(runnable, commands(FINETUNING)):
+        result = run(command, checkout)
+        assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    assert (checkout / "runs/docs/cb/report.md").read_text().count("±") >= 1
+    assert zipfile.is_zipfile(checkout / "runs/docs/glue.zip")
 
 
 def lend_roberta_vocabulary(checkout):

@@ -1,4 +1,4 @@
-"""Measure this machine: what is timed is verified first. A table for people, and one JSON line for programs."""
+"""Measure this machine, what is timed being verified first, and what a model has to beat: a table for people, a JSON line for programs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from bort.cli.options import HelpFormatter, add_vocabulary_options
 
-HELP = "benchmarks: data, pretrain"
+HELP = "benchmarks: data, pretrain, finetune, baseline"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "pretrain",
             help="updates of a student, alone and beside its teacher",
             description="Tokens a second of pre-training updates with random weights and text, and where the time goes.",
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+        )
+    )
+    _add_finetune(
+        benchmarks.add_parser(
+            "finetune",
+            help="training and prediction on tasks' rows",
+            description="Rows and tokens a second of fine-tuning and prediction with random weights, padding, tokenising and memory.",
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+        )
+    )
+    _add_baseline(
+        benchmarks.add_parser(
+            "baseline",
+            help="what words alone are worth on each task",
+            description="Development scores of TF-IDF and a linear model beside the commonest answer: what a fine-tuned model has to beat.",
             formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
@@ -89,3 +107,51 @@ def _bench_pretrain(arguments: argparse.Namespace) -> None:
     if join_workers().rank == 0:
         print_report(record)
         write_json_line(record, arguments.json)
+
+
+def _add_finetune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", nargs="+", default=["SST-2", "RTE"], metavar="NAME", help="tasks whose training rows are taken")
+    parser.add_argument("--data_root", metavar="DIR", help="folder with glue/, superglue/ and race/; by default $MXNET_HOME/datasets")
+    parser.add_argument("--model", default="bort_4_8_768_1024", metavar="NAME", help="an architecture or a config.json")
+    add_vocabulary_options(parser)
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns of each side")
+    parser.add_argument("--updates", type=int, default=20, metavar="N", help="updates of a turn")
+    parser.add_argument("--rows", type=int, default=256, metavar="N", help="rows of a turn of prediction")
+    parser.add_argument(
+        "--memory_rows", type=int, nargs="+", default=[], metavar="N", help="measure the memory of bort predict on files of N rows too"
+    )
+    add_json_option(parser)
+    parser.set_defaults(measure=_bench_finetune)
+
+
+def _bench_finetune(arguments: argparse.Namespace) -> None:
+    from bort.bench.finetune import Turns, bench_finetune, print_report
+    from bort.bench.report import write_json_line
+    from bort.tasks import get_task
+    from bort.vocabulary_files import find_tokenizer
+
+    turns = Turns(arguments.repeats, arguments.updates, arguments.rows)
+    tasks = [get_task(name, arguments.data_root) for name in arguments.task]
+    tokenizer = find_tokenizer(arguments.vocab, arguments.dataset_name)
+    record = bench_finetune(tasks, arguments.model, tokenizer, turns, arguments.memory_rows)
+    print_report(record)
+    write_json_line(record, arguments.json)
+
+
+def _add_baseline(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", nargs="+", required=True, metavar="NAME", help="RTE, SST-2, STS-B, …")
+    parser.add_argument("--data_root", metavar="DIR", help="folder with glue/, superglue/ and race/; by default $MXNET_HOME/datasets")
+    parser.add_argument("--limit", type=int, metavar="N", help="fit the first N training rows of each task only")
+    add_json_option(parser)
+    parser.set_defaults(measure=_bench_baseline)
+
+
+def _bench_baseline(arguments: argparse.Namespace) -> None:
+    from bort.bench.baseline import bench_baseline, print_report
+    from bort.bench.report import write_json_line
+    from bort.tasks import get_task
+
+    tasks = [get_task(name, arguments.data_root) for name in arguments.task]
+    record = bench_baseline(tasks, arguments.limit, sys.stderr.isatty())
+    print_report(record)
+    write_json_line(record, arguments.json)

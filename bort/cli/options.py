@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import inspect
 import re
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 SettingsT = TypeVar("SettingsT")
@@ -22,28 +23,49 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None or action.default is False else super()._get_help_string(action)
 
 
-def add_settings(parser: argparse.ArgumentParser, settings: type[Any], choices: dict[str, tuple[str, ...]] | None = None) -> None:
+def add_settings(
+    parser: argparse.ArgumentParser,
+    settings: type[Any],
+    choices: Mapping[str, tuple[str, ...]] | None = None,
+    other_names: Mapping[str, str] | None = None,
+    later: Collection[str] = (),
+    where: str = "",
+) -> None:
     """Add one option for each field of a dataclass; a bool field is a flag, with a ``--no-`` form where it is on by default.
 
     Args:
         choices: allowed values of a field.
+        other_names: a second name of a field's option.
+        later: fields whose default is found when the command runs: their option is None where it is not given.
+        where: where that default is found, for the help.
     """
     help_texts = _attribute_help(settings)
     hints = get_type_hints(settings)
     for field in dataclasses.fields(settings):
-        name, help_text = f"--{field.name}", help_texts[field.name]
+        names, help_text, default = [f"--{field.name}"], help_texts[field.name], field.default
+        if field.name in (other_names or {}):
+            names.append(f"--{(other_names or {})[field.name]}")
+        if field.name in later:
+            help_text, default = f"{help_text} (default: {where})", None
         if hints[field.name] is bool:
             action = argparse.BooleanOptionalAction if field.default else "store_true"
-            parser.add_argument(name, action=action, default=field.default, help=help_text)
+            parser.add_argument(*names, dest=field.name, action=action, default=default, help=help_text)
         else:
             kind, allowed = hints[field.name], (choices or {}).get(field.name)
-            parser.add_argument(name, type=kind, default=field.default, choices=allowed, help=help_text)
+            parser.add_argument(*names, dest=field.name, type=kind, default=default, choices=allowed, help=help_text)
 
 
-def get_settings(settings: type[SettingsT], arguments: argparse.Namespace) -> SettingsT:
-    """Build a dataclass from the options that :func:`add_settings` made."""
-    names = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]
-    return settings(**{name: getattr(arguments, name) for name in names})
+def get_settings(settings: type[SettingsT], arguments: argparse.Namespace, found: Mapping[str, Any] | None = None) -> SettingsT:
+    """Build a dataclass from the options that :func:`add_settings` made.
+
+    Args:
+        found: values of fields whose option was not given; a field that is not there has the dataclass's default.
+    """
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    for name, value in values.items():
+        if value is None and name in (found or {}):
+            values[name] = (found or {})[name]
+    return settings(**{name: value for name, value in values.items() if value is not None})
 
 
 def add_vocabulary_options(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +73,13 @@ def add_vocabulary_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vocab", metavar="DIR", help="folder with vocab.json and merges.txt or GluonNLP's two files, or a SentencePiece .model"
     )
-    parser.add_argument("--dataset_name", metavar="NAME", help="name of a published vocabulary, looked for in the usual places")
+    parser.add_argument(
+        "--dataset_name",
+        "--dataset",
+        dest="dataset_name",
+        metavar="NAME",
+        help="name of a published vocabulary, looked for in the usual places",
+    )
 
 
 def _attribute_help(settings: type[Any]) -> dict[str, str]:

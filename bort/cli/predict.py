@@ -1,29 +1,32 @@
 """Label rows with a fine-tuned classifier: a task's test set into its leaderboard files, or rows of a file or standard input.
 
-Rows are lines of tab-separated texts, one text for a single-sentence task and two for a pair; what comes out is one line a row, in order.
+Rows are lines of tab-separated texts (one text for a single-sentence task, two for a pair) or JSON objects with the fields of the task's
+own files, or text, or text1 and text2. What comes out is one line a row, in order, as soon as what has arrived is labelled.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from bort.errors import BortError
 from bort.files import whole_file
 
 if TYPE_CHECKING:
     from bort.engine import Predictor
+    from bort.model_directory import TrainedTask
     from bort.tasks import Task
     from bort.tokenizer import Tokenizer
 
 HELP = "label rows with a fine-tuned checkpoint"
 
-_ROWS_AT_ONCE = 1024
+_FORMATS = ("auto", "tsv", "jsonl")
+_ROLES = ("test", "dev", "train")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,12 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", required=True, metavar="DIR", help="folder of a fine-tuned classifier: best/ of a run of bort finetune"
     )
     rows = parser.add_mutually_exclusive_group(required=True)
-    rows.add_argument("--task", metavar="NAME", help="label this task's test set: the checkpoint's own, or a diagnostic set of it")
+    rows.add_argument("--task", metavar="NAME", help="label this task's test set: the checkpoint's own, or one that its model can label")
     rows.add_argument("--input", metavar="FILE", help="label these rows; - is standard input")
     parser.add_argument(
         "--output", metavar="PATH", help="with --task a folder (by default predictions), with --input a file (by default -)"
     )
-    parser.add_argument("--data_root", metavar="DIR", help="folder with glue/ and superglue/; by default $MXNET_HOME/datasets")
+    parser.add_argument("--segment", choices=_ROLES, default="test", help="with --task: what to label; all but test is only scored")
+    parser.add_argument("--data_root", metavar="DIR", help="folder with glue/, superglue/ and race/; by default $MXNET_HOME/datasets")
+    parser.add_argument("--format", choices=_FORMATS, default="auto", help="of --input; auto looks at the ending, then at the first row")
+    parser.add_argument("--output_format", choices=_FORMATS, default="auto", help="auto is that of --input")
+    parser.add_argument("--probabilities", action="store_true", help="with --input: write the probability of every label too")
     parser.add_argument("--batch_size", type=int, default=32, help="rows labelled at once")
 
 
@@ -46,58 +53,87 @@ def run(arguments: argparse.Namespace) -> None:
     from bort.gluon.finetuning import load_predictor
     from bort.model_directory import read_model_directory
     from bort.tasks import get_task
-    from bort.training.finetune import write_test_predictions
 
     if arguments.batch_size < 1:
         raise BortError(f"batch_size must be at least 1, got {arguments.batch_size}")
     model = read_model_directory(arguments.checkpoint)
     if model.task is None:
         raise BortError(f"{arguments.checkpoint}: a pre-trained model without a classifier; fine-tune it first: bort finetune --help")
-    trained = get_task(model.task.name, arguments.data_root)
-    if trained.labels != model.task.labels:
-        raise BortError(f"{arguments.checkpoint}: its labels {model.task.labels} are not those of {trained.name}, {trained.labels}")
+    task = get_task(model.task.name, arguments.data_root)
+    if task.labels != model.task.labels:
+        raise BortError(f"{arguments.checkpoint}: its labels {model.task.labels} are not those of {task.name}, {task.labels}")
     tokenizer = model.tokenizer()
-    predictor = load_predictor(model.config, trained.num_classes, model.parameters)
-    max_len = model.task.max_len
-    if arguments.task is not None:
-        task = get_task(arguments.task, arguments.data_root)
-        if trained.name not in (task.name, task.predicted_by):
-            raise BortError(f"{arguments.checkpoint} was fine-tuned on {trained.name}; it cannot label {task.name}")
-        test = {name: task.examples(name) for name in task.segment_names("test")}
+    predictor = load_predictor(model.config, task.num_classes, model.parameters)
+    if arguments.task is None:
+        _label_stream(arguments, predictor, tokenizer, model.task, task)
+    else:
+        _label_task(arguments, predictor, tokenizer, model.task, task)
+
+
+def _label_task(arguments: argparse.Namespace, predictor: Predictor, tokenizer: Tokenizer, trained: TrainedTask, own_task: Task) -> None:
+    """Leaderboard files of a test set, and the scores of whatever has labels."""
+    from bort.tasks import get_task
+    from bort.tasks.registry import can_label
+    from bort.training.prediction import score_segments, write_test_predictions
+
+    task = get_task(arguments.task, arguments.data_root)
+    if not can_label(own_task, task):
+        raise BortError(f"{arguments.checkpoint} was fine-tuned on {own_task.name}; it cannot label {task.name}")
+    names = task.segment_names(arguments.segment)
+    if not names:
+        raise BortError(f"{task.name} has no segment {arguments.segment}")
+    if arguments.segment == "test":
         folder = Path(arguments.output or "predictions")
-        for file in write_test_predictions(predictor, tokenizer, task, test, max_len, folder, arguments.batch_size):
+        written, scores = write_test_predictions(predictor, tokenizer, trained, task, names, folder, arguments.batch_size)
+        for file in written:
             print(f"predictions in {file}")
-        return
-    _label_stream(arguments, predictor, tokenizer, trained, max_len)
+    else:
+        scores = score_segments(predictor, tokenizer, trained, task, names, arguments.batch_size)
+    for segment, metrics in scores.items():
+        for name, value in metrics.items():
+            print(f"{task.name} {segment} {name} {value:.4f}")
 
 
-def _label_stream(arguments: argparse.Namespace, predictor: Predictor, tokenizer: Tokenizer, task: Task, max_len: int) -> None:
-    """Read, label and write a bounded number of rows at a time, so that memory does not grow with the input."""
-    from bort.tasks import Example
-    from bort.training.finetune import encode_rows, predict
+def _label_stream(arguments: argparse.Namespace, predictor: Predictor, tokenizer: Tokenizer, trained: TrainedTask, task: Task) -> None:
+    """Read, label and write what has arrived, again and again, so that memory does not grow with the input."""
+    from tqdm import tqdm
+
+    from bort.tasks.row_stream import read_rows
+    from bort.training.prediction import json_line, label_rows, table_header, table_line
 
     name = "standard input" if arguments.input == "-" else arguments.input
-    with _reading(arguments.input) as lines, _writing(arguments.output or "-") as out:
-        out.write("index\tprediction\n")
-        numbered = _texts(lines, name, 2 if task.is_pair else 1)
-        while chunk := list(islice(numbered, _ROWS_AT_ONCE)):
-            examples = [Example(number, texts, None, number + 1) for number, texts in chunk]
-            predictions = predict(predictor, task, encode_rows(examples, tokenizer, max_len), arguments.batch_size)
-            for example, value in zip(examples, predictions, strict=True):
-                out.write(f"{example.id}\t{f'{value:.3f}' if task.is_regression else task.leaderboard_labels[int(value)]}\n")
+    with _reading(arguments.input) as descriptor, _writing(arguments.output or "-") as out:
+        size = os.fstat(descriptor).st_size or None
+        # None: shown where standard error is a terminal. Beside output on the same terminal a bar would only disturb.
+        hidden = True if out is sys.stdout and sys.stdout.isatty() else None
+        started = False
+        with tqdm(total=size, desc="predict", unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
+            for input_format, rows, num_bytes in read_rows(descriptor, name, task, arguments.format):
+                as_table = (input_format if arguments.output_format == "auto" else arguments.output_format) == "tsv"
+                if as_table and not started:
+                    out.write(table_header(task, arguments.probabilities))
+                started = True
+                line = table_line if as_table else json_line
+                for row, outputs in label_rows(predictor, tokenizer, trained, task, rows, arguments.batch_size):
+                    out.write(line(task, row, outputs, arguments.probabilities))
+                out.flush()
+                bar.update(num_bytes)
+        if not started and "jsonl" not in (arguments.format, arguments.output_format):
+            out.write(table_header(task, arguments.probabilities))
 
 
 @contextmanager
-def _reading(name: str) -> Iterator[BinaryIO]:
+def _reading(name: str) -> Iterator[int]:
+    """A descriptor of the input."""
     if name == "-":
-        yield sys.stdin.buffer
+        yield sys.stdin.fileno()
         return
     try:
-        lines = open(name, "rb")  # noqa: SIM115 (closed below; only the failure to open is translated)
+        file = open(name, "rb")  # noqa: SIM115 (closed below; only the failure to open is translated)
     except OSError as error:
         raise BortError(f"{name}: cannot read: {error.strerror}") from None
-    with lines:
-        yield lines
+    with file:
+        yield file.fileno()
 
 
 @contextmanager
@@ -107,15 +143,3 @@ def _writing(name: str) -> Iterator[TextIO]:
         return
     with whole_file(name) as partial, partial.open("w", encoding="utf-8") as out:
         yield out
-
-
-def _texts(lines: BinaryIO, name: str, count: int) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Number, from 0, and texts of each line."""
-    for number, line in enumerate(lines):
-        try:
-            texts = tuple(line.decode("utf-8").rstrip("\r\n").split("\t"))
-        except UnicodeDecodeError as error:
-            raise BortError(f"{name}, line {number + 1}: not UTF-8 at byte {error.start} of the line; convert the file first") from None
-        if len(texts) != count:
-            raise BortError(f"{name}, line {number + 1}: {len(texts)} tab-separated texts, the task has {count}")
-        yield number, texts

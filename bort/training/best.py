@@ -1,4 +1,4 @@
-"""The model with the lowest held-out loss of a run so far, as the model folder ``best/`` with its ``evaluation.json``.
+"""The best model of a run so far by one measure of its evaluations, as the model folder ``best/`` with its ``evaluation.json``.
 
 Notable: a run that goes on from a checkpoint must know the best model of that moment, not a later one, or it would end with another than a
 run that was never interrupted. So when a better model comes, the one that the newest checkpoint would need steps aside until the next
@@ -12,17 +12,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bort.config import BortConfig
 from bort.errors import BortError
 from bort.files import whole_directory
-from bort.model_directory import write_model_directory
+from bort.model_directory import TrainedTask, write_model_directory
 from bort.tokenizer import Tokenizer
 from bort.training.checkpoint import explained_writing, remove_whole
 
-BEST_FOLDER, EVALUATION_FILE, CARD_FILE = "best", "evaluation.json", "README.md"
+BEST_FOLDER, EVALUATION_FILE = "best", "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,20 @@ class TrainedModel:
         parameters: under published names.
         tokenizer: whose ids it knows.
         card: Markdown that says what it is.
+        task: what a classifier was fine-tuned for.
     """
 
     config: BortConfig
     parameters: Mapping[str, np.ndarray]
     tokenizer: Tokenizer
     card: str
+    task: TrainedTask | None = None
 
     def write(self, path: Path, texts: Mapping[str, str] | None = None) -> None:
         """Write a model folder with the card and further ``texts`` by file name, whole or not at all."""
         with whole_directory(path) as partial:
-            write_model_directory(partial, self.config, self.parameters, self.tokenizer)
-            for name, text in ({CARD_FILE: self.card} | dict(texts or {})).items():
+            write_model_directory(partial, self.config, self.parameters, self.tokenizer, self.task, self.card)
+            for name, text in (texts or {}).items():
                 (partial / name).write_text(text, encoding="utf-8")
 
 
@@ -55,29 +58,40 @@ class BestModel:
     Args:
         run: its folder.
         first_step: updates done; a best model of a later step belongs to an abandoned run and is forgotten.
+        measure: what of an evaluation decides.
+        higher_is_better: whether a high value is the good one.
 
     Raises:
         BortError: if ``best/`` is there but is not what this class writes.
     """
 
-    def __init__(self, run: Path, first_step: int) -> None:
+    def __init__(self, run: Path, first_step: int, measure: str, higher_is_better: bool = False) -> None:
         self._best, self._aside, self._next = run / BEST_FOLDER, run / ".best_of_checkpoint", run / ".best.next.partial"
-        self._checkpoint = first_step
+        self._checkpoint, self._measure, self._sign = first_step, measure, 1.0 if higher_is_better else -1.0
         for folder in (self._best, self._aside):
-            if folder.exists() and _read_evaluation(folder)[0] > first_step:
+            if folder.exists() and read_evaluation(folder, measure)["step"] > first_step:
                 remove_whole(folder)
         if self._aside.exists():
             if self._best.exists():
                 remove_whole(self._aside)
             else:
                 self._aside.rename(self._best)
-        self._step, self._loss = _read_evaluation(self._best) if self._best.exists() else (0, math.inf)
+        self._step, self._value = 0, -self._sign * math.inf
+        if self._best.exists():
+            evaluation = read_evaluation(self._best, measure)
+            self._step, self._value = evaluation["step"], evaluation[measure]
 
-    def is_beaten_by(self, evaluation: Mapping[str, float]) -> bool:
-        """Whether ``evaluation`` has a lower ``mlm_loss``; one that is not finite never has."""
-        return evaluation["mlm_loss"] < self._loss
+    @property
+    def step(self) -> int:
+        """Updates after which the best model was met; 0 before there is one."""
+        return self._step
 
-    def replace(self, step: int, evaluation: Mapping[str, float], model: TrainedModel) -> None:
+    def is_beaten_by(self, evaluation: Mapping[str, Any]) -> bool:
+        """Whether ``evaluation`` has a better value; one that is not finite is never better, and of two alike the first stays."""
+        value = evaluation[self._measure]
+        return math.isfinite(value) and self._sign * value > self._sign * self._value
+
+    def replace(self, step: int, evaluation: Mapping[str, Any], model: TrainedModel) -> None:
         """Make the model after ``step`` updates the best one.
 
         Raises:
@@ -91,7 +105,7 @@ class BestModel:
             else:
                 remove_whole(self._best)
         self._next.rename(self._best)
-        self._step, self._loss = step, evaluation["mlm_loss"]
+        self._step, self._value = step, evaluation[self._measure]
 
     def keep_from(self, checkpoint: int) -> None:
         """Say that a checkpoint of step ``checkpoint`` is written, so that no run will go on from an earlier one."""
@@ -100,14 +114,17 @@ class BestModel:
             remove_whole(self._aside)
 
 
-def _read_evaluation(folder: Path) -> tuple[int, float]:
-    """Step and held-out loss of a best model."""
+def read_evaluation(folder: Path, measure: str) -> dict[str, Any]:
+    """What the run said of its best model: at least ``step`` and ``measure``.
+
+    Raises:
+        BortError: if the folder holds no such thing.
+    """
     path = folder / EVALUATION_FILE
     try:
         evaluation = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         evaluation = None
-    match evaluation:
-        case {"step": int(step), "mlm_loss": float(loss)}:
-            return step, loss
+    if isinstance(evaluation, dict) and type(evaluation.get("step")) is int and type(evaluation.get(measure)) is float:
+        return evaluation
     raise BortError(f"{path}: not the evaluation of a run's best model; move the folder away, or give another --output_dir")

@@ -8,6 +8,7 @@ their own: both are functions of the step and the seed. What is not finite is no
 from __future__ import annotations
 
 import json
+import math
 import platform
 import re
 import shutil
@@ -21,13 +22,20 @@ from typing import Any
 import numpy as np
 
 import bort
+from bort.engine import Engine
 from bort.errors import BortError
 from bort.files import whole_directory
 from bort.parameters import read_parameters, write_parameters
 from bort.tokenizer import Tokenizer
 
 STATE_FILE = "state.json"
-_WRITTEN_WHOLE = ("checkpoint_", "best", "model", "config.json", "data_card.md", "metrics.jsonl", "curves.png")
+_WRITTEN_WHOLE = (
+    "checkpoint_", "best", "model", "predictions", "config.json", "data_card.md", "metrics.jsonl", "curves.png", "confusion_matrix.png",
+    "scores.png", "result.json", "README.md",
+)  # fmt: skip
+
+# A gradient that overflows where the loss is not enlarged at all will not be mended by making it smaller still.
+_LOWEST_LOSS_SCALE = 1.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,66 @@ def divergence(run: Path, step: int, what: str) -> str:
     return f"{what} by step {step}; {_last_checkpoint(run)}; train again with a lower --lr or a longer --warmup_ratio"
 
 
+def require_sound(measured: Mapping[str, float], loss: str, run: Path, step: int) -> None:
+    """Stop a run whose numbers will not recover.
+
+    Args:
+        measured: of a drained window; ``gradient_norm``, ``parameter_norm``, the loss, and in half precision ``loss_scale``.
+        loss: its name in ``measured``.
+
+    Raises:
+        BortError: if one of them is not finite, or the loss scale has fallen too low.
+    """
+    # An update whose gradient is not finite is skipped, and in float32 nothing will make the next one better.
+    quantities = {loss: "the loss", "gradient_norm": "the norm of the gradient", "parameter_norm": "the norm of the parameters"}
+    for name, spoken in quantities.items():
+        if not math.isfinite(measured[name]):
+            raise BortError(divergence(run, step, f"{spoken} is not finite"))
+    if measured.get("loss_scale", math.inf) < _LOWEST_LOSS_SCALE:
+        raise BortError(divergence(run, step, f"gradients overflow even at a loss scale of {measured['loss_scale']:g}"))
+
+
+def resume_run(engine: Engine[Any], run: Path, resume: str, outcome: Mapping[str, Any]) -> int:
+    """Load the checkpoint that ``resume`` names, if any, and return the number of updates done, the same on every worker.
+
+    Args:
+        resume: ``auto`` for the newest checkpoint of ``run`` if there is one, ``never``, or a checkpoint's folder.
+        outcome: everything that decides the outcome of the run; a checkpoint that was made with other values is refused.
+
+    Raises:
+        BortError: if the checkpoint is damaged or was made with other settings, or the workers do not find the same one.
+    """
+    checkpoint = None
+    if resume == "auto":
+        checkpoint = latest_checkpoint(run)
+    elif resume != "never":
+        checkpoint = read_checkpoint(Path(resume))
+    step = checkpoint.step if checkpoint else 0
+    first_step = engine.agree(step)
+    if step != first_step:
+        raise BortError(f"{run}: worker {engine.rank} finds a checkpoint of step {step}, worker 0 of step {first_step}; share the folder")
+    if checkpoint is None:
+        return 0
+    require_same(checkpoint.path, checkpoint.settings, outcome)
+    engine.load_state(checkpoint.engine_state())
+    return step
+
+
+def require_same(path: Path, settings: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
+    """Refuse to go on with what is at ``path`` and was made with ``settings``, unless they are those of this run.
+
+    Raises:
+        BortError: naming the first setting that differs.
+    """
+    different = sorted(name for name in outcome.keys() | settings.keys() if outcome.get(name) != settings.get(name))
+    if different:
+        name = different[0]
+        raise BortError(
+            f"{path}: made with {name} {settings.get(name)!r}, this run has {outcome.get(name)!r}; "
+            "give the same settings, another --output_dir, or --resume never"
+        )
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """Describe a checkpoint folder.
 
@@ -139,14 +207,24 @@ def forget_later_work(run: Path, step: int) -> None:
 
     A run that starts anew in an old folder would otherwise be resumed, later, from the old run's checkpoints.
     """
+    remove_partials(run)
+    remove_checkpoints(run, step)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what a kill left half-written in a run's folder or in one of its models'."""
     for name in _WRITTEN_WHOLE:
-        for partial in run.glob(f".*{name}*.partial"):
+        for partial in folder.glob(f".*{name}*.partial"):
             if partial.is_dir():
                 shutil.rmtree(partial)
             else:
                 partial.unlink()
+
+
+def remove_checkpoints(run: Path, after: int) -> None:
+    """Remove the checkpoints of more than ``after`` updates."""
     for folder in _checkpoint_folders(run):
-        if _step_of(folder) > step:
+        if _step_of(folder) > after:
             remove_whole(folder)
 
 

@@ -8,7 +8,6 @@ batch sees, and a run goes on with another number of them.
 from __future__ import annotations
 
 import json
-import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,6 @@ from bort.corpus.batches import PretrainingBatches
 from bort.corpus.prefetch import prefetch
 from bort.corpus.sequences import SequenceSource
 from bort.engine import PretrainingBatch, PretrainingEngine
-from bort.errors import BortError
 from bort.files import write_text
 from bort.model_directory import CONFIG_FILE
 from bort.settings import PretrainingSettings, RunSettings
@@ -30,12 +28,11 @@ from bort.tokenizer import Tokenizer
 from bort.training.best import BestModel, TrainedModel
 from bort.training.cards import count_parameters, data_card, model_card
 from bort.training.checkpoint import (
-    divergence,
     explained_writing,
     forget_later_work,
-    latest_checkpoint,
-    read_checkpoint,
     remove_whole,
+    require_sound,
+    resume_run,
     versions,
     write_checkpoint,
 )
@@ -43,9 +40,6 @@ from bort.training.journal import Journal
 from bort.training.schedule import LinearSchedule
 
 MODEL_FOLDER, DATA_CARD_FILE = "model", "data_card.md"
-
-# A gradient that overflows where the loss is not enlarged at all will not be mended by making it smaller still.
-_LOWEST_LOSS_SCALE = 1.0
 
 
 def pretrain(
@@ -92,11 +86,11 @@ def pretrain(
     outcome["held_out"] = held_out.fingerprint if held_out else None
     for name in ("batch_size", "accumulate"):
         outcome.pop(name)
-    first_step = _resume(engine, output, run.resume, outcome)
+    first_step = resume_run(engine, output, run.resume, outcome)
     is_first = engine.rank == 0
     if is_first:
         # First what may refuse the folder, then what removes something from it.
-        best = BestModel(output, first_step)
+        best = BestModel(output, first_step, "mlm_loss")
         forget_later_work(output, first_step)
         if first_step == 0 and (output / MODEL_FOLDER).exists():
             remove_whole(output / MODEL_FOLDER)
@@ -135,7 +129,7 @@ def pretrain(
             if evaluates or done % run.log_interval == 0:
                 sums = engine.drain()
                 measured = training_measures(sums)
-                _require_sound(measured, output, done)
+                require_sound(measured, "mlm_loss", output, done)
                 journal.record(done, "train", measured | {"learning_rate": learning_rate} | window.measures(sums["tokens"]))
             if held_out_batches is not None and evaluates:
                 evaluation = evaluate(engine, held_out_batches)
@@ -212,16 +206,6 @@ class _Window:
         }
 
 
-def _require_sound(measured: Mapping[str, float], output: Path, step: int) -> None:
-    # An update whose gradient is not finite is skipped, and in float32 nothing will make the next one better.
-    quantities = {"mlm_loss": "the loss", "gradient_norm": "the norm of the gradient", "parameter_norm": "the norm of the parameters"}
-    for name, spoken in quantities.items():
-        if not math.isfinite(measured[name]):
-            raise BortError(divergence(output, step, f"{spoken} is not finite"))
-    if measured.get("loss_scale", math.inf) < _LOWEST_LOSS_SCALE:
-        raise BortError(divergence(output, step, f"gradients overflow even at a loss scale of {measured['loss_scale']:g}"))
-
-
 def _plan(settings: PretrainingSettings, world_size: int, batches: PretrainingBatches, first_step: int) -> str:
     """What the run will do, on one line."""
     size = settings.batch_size * settings.accumulate * world_size
@@ -231,29 +215,3 @@ def _plan(settings: PretrainingSettings, world_size: int, batches: PretrainingBa
     epochs = f"{settings.num_steps / batches.steps_per_epoch:.1f} epochs"
     padding = f"{batches.padding_waste():.1%} padding"
     return f"run: {settings.num_steps} updates = {epochs}, each of {size} {of_what} ({workers}), {padding}{going_on}"
-
-
-def _resume(engine: PretrainingEngine, output: Path, resume: str, outcome: Mapping[str, Any]) -> int:
-    """Load the checkpoint that ``resume`` names, if any, and return the number of updates done, the same on every worker."""
-    checkpoint = None
-    if resume == "auto":
-        checkpoint = latest_checkpoint(output)
-    elif resume != "never":
-        checkpoint = read_checkpoint(Path(resume))
-    step = checkpoint.step if checkpoint else 0
-    first_step = engine.agree(step)
-    if step != first_step:
-        raise BortError(
-            f"{output}: worker {engine.rank} finds a checkpoint of step {step}, worker 0 of step {first_step}; share the folder"
-        )
-    if checkpoint is None:
-        return 0
-    different = sorted(name for name in outcome.keys() | checkpoint.settings.keys() if outcome.get(name) != checkpoint.settings.get(name))
-    if different:
-        name = different[0]
-        raise BortError(
-            f"{checkpoint.path}: made with {name} {checkpoint.settings.get(name)!r}, this run has {outcome.get(name)!r}; "
-            "give the same settings, another --output_dir, or --resume never"
-        )
-    engine.load_state(checkpoint.engine_state())
-    return step

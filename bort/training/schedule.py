@@ -1,4 +1,4 @@
-"""Learning-rate schedule of the published recipe: linear warm-up, then linear decay."""
+"""Learning-rate schedule of the published recipe: linear warm-up, then linear decay, or none."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class LinearSchedule:
         peak: highest rate.
         num_steps: updates of the whole run.
         warmup_ratio: share of them that warm up, in [0, 1].
+        decays: whether the rate falls after the warm-up, or stays at the peak.
 
     Raises:
         BortError: if a value lies outside its range.
@@ -26,6 +27,7 @@ class LinearSchedule:
     peak: float
     num_steps: int
     warmup_ratio: float
+    decays: bool = True
 
     def __post_init__(self) -> None:
         if not self.peak > 0:
@@ -44,4 +46,6 @@ class LinearSchedule:
         """Rate of update ``step``, counted from 0."""
         if step < self.num_warmup_steps:
             return self.peak * ((step + 1) / self.num_warmup_steps)
+        if not self.decays:
+            return self.peak
         return self.peak * (max(self.num_steps - step, 0) / (self.num_steps - self.num_warmup_steps))

@@ -56,7 +56,7 @@ def start(folder, output, options="", workers=1, config="config", **popen):
     """Start ``bort pretrain`` on so many workers, with 8 sequences an update."""
     inputs = f"--data {folder}/corpus --data_eval {folder}/heldout --vocab {folder}/vocab --model {folder}/{config}.json"
     arguments = f"{inputs} {OPTIONS} --batch_size {8 // workers} --output_dir {folder / output} {options}"
-    launcher = ["horovodrun", "--gloo", "-np", str(workers)] if workers > 1 else []
+    launcher = ["horovodrun", "--disable-cache", "--gloo-timeout-seconds", "240", "--gloo", "-np", str(workers)] if workers > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.Popen(
         [*popen.pop("prefix", ()), *launcher, sys.executable, "-m", "bort", "pretrain", *arguments.split()],

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 
 from bort import BortConfig, get_bort_model
@@ -92,3 +97,79 @@ def test_a_wrong_row_is_named_and_leaves_no_file(checkpoints, tmp_path, capsys, 
     assert main(["predict", *arguments, "--output", str(tmp_path / "out.tsv")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out.tsv").exists()
+
+
+def test_json_lines_keep_their_ids_and_get_probabilities(checkpoints, tmp_path):
+    rows = [{"sentence1": "It rains.", "sentence2": "It is wet.", "idx": 7}, {"text1": "He sings.", "text2": "She is silent.", "id": "b"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ["predict", "--checkpoint", str(checkpoints / "RTE" / "best"), "--input", str(tmp_path / "rows.jsonl")]
+    assert main([*arguments, "--probabilities", "--output", str(tmp_path / "out.jsonl")]) == 0
+    answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [answer["id"] for answer in answers] == [7, "b"]
+    for answer in answers:
+        assert list(answer["probabilities"]) == ["not_entailment", "entailment"]
+        assert sum(answer["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+        assert answer["label"] == max(answer["probabilities"], key=answer["probabilities"].get)
+    assert main([*arguments, "--output_format", "tsv", "--probabilities", "--output", str(tmp_path / "out.tsv")]) == 0
+    header, *lines = [line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines()]
+    assert header == ["index", "prediction", "probability_not_entailment", "probability_entailment"]
+    assert [line[0] for line in lines] == ["7", "b"]
+    np.testing.assert_allclose(
+        [[float(cell) for cell in line[2:]] for line in lines], [list(answer["probabilities"].values()) for answer in answers], atol=2e-6
+    )
+
+
+def test_a_regression_gives_scores_within_its_range(checkpoints):
+    result = run_bort(
+        "predict", "--checkpoint", checkpoints / "STS-B" / "best", "--input", "-", "--output_format", "jsonl", text="a\tb\nc\td\n"
+    )
+    assert result.returncode == 0, result.stderr
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [answer["id"] for answer in answers] == [0, 1]
+    assert all(0.0 <= answer["score"] <= 5.0 for answer in answers)
+
+
+def test_a_pipe_that_trickles_is_answered_row_by_row(checkpoints):
+    command = [sys.executable, "-m", "bort", "predict", "--checkpoint", str(checkpoints / "SST-2" / "best"), "--input", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        for number in range(3):
+            process.stdin.write(b"the soup was wonderful\n")
+            process.stdin.flush()
+            if number == 0:
+                assert process.stdout.readline() == b"index\tprediction\n"
+            # Were it not answered before the next row is written, this would wait for ever.
+            assert process.stdout.readline().startswith(f"{number}\t".encode())
+        process.stdin.close()
+        assert process.stdout.read() == b""
+        assert process.wait() == 0, process.stderr.read()
+
+
+def test_an_empty_input_gives_a_header_alone(checkpoints, tmp_path):
+    (tmp_path / "rows.tsv").write_bytes(b"")
+    arguments = ["--checkpoint", str(checkpoints / "RTE" / "best"), "--input", str(tmp_path / "rows.tsv")]
+    assert main(["predict", *arguments, "--output", str(tmp_path / "out.tsv")]) == 0
+    assert (tmp_path / "out.tsv").read_text() == "index\tprediction\n"
+
+
+def test_the_dev_set_is_scored_as_fine_tuning_scored_it(checkpoints, repository, capsys):
+    arguments = ["--task", "SST-2", "--segment", "dev", "--data_root", str(repository / "test_data")]
+    assert main(["predict", "--checkpoint", str(checkpoints / "SST-2" / "best"), *arguments]) == 0
+    evaluations = [json.loads(line) for line in (checkpoints / "SST-2" / "metrics.jsonl").read_text().splitlines()]
+    best = max(entry["accuracy"] for entry in evaluations if entry["kind"] == "eval")
+    assert f"SST-2 dev accuracy {best:.4f}" in capsys.readouterr().out
+
+
+def test_memory_does_not_grow_with_the_input(checkpoints, tmp_path):
+    program = "import resource, sys; from bort.cli import main; status = main(sys.argv[1:]); "
+    program += "print(status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)"
+    peaks = []
+    for num_rows in (2_000, 40_000):
+        (tmp_path / "rows.tsv").write_text("".join(f"the soup was number {row} and {'very ' * (row % 7)}good\n" for row in range(num_rows)))
+        command = [sys.executable, "-c", program, "predict", "--checkpoint", str(checkpoints / "SST-2" / "best"), "--batch_size", "256"]
+        files = ["--input", str(tmp_path / "rows.tsv"), "--output", str(tmp_path / "out.tsv")]
+        result = subprocess.run([*command, *files], capture_output=True, text=True, check=True)
+        status, megabytes = result.stderr.split()[-2:]
+        assert status == "0"
+        assert len((tmp_path / "out.tsv").read_text().splitlines()) == num_rows + 1
+        peaks.append(int(megabytes))
+    assert peaks[1] - peaks[0] < 60, peaks

@@ -38,7 +38,7 @@ def run(verb, folder, output, workers, options):
         "finetune": f"--model {folder}/teacher/model --data_root test_data --task SST-2 --max_len 48 --dropout 0",
     }[verb]
     command = [sys.executable, "-m", "bort", verb, *shared.split(), "--output_dir", str(folder / output), *options.split()]
-    launcher = ["horovodrun", "--gloo", "-np", str(workers)] if workers > 1 else []
+    launcher = ["horovodrun", "--disable-cache", "--gloo-timeout-seconds", "240", "--gloo", "-np", str(workers)] if workers > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     repository = Path(__file__).resolve().parents[2]
     result = subprocess.run(
@@ -111,20 +111,3 @@ def test_three_workers_give_the_same_bits_every_time(folder, distil):
     """Two workers always do, since a sum of two does not depend on the order."""
     first, second = distil("3 workers"), run("pretrain", folder, "again", 3, DISTIL.format(folder=folder) + SPLITS["3 workers"][1])
     assert largest_difference(first / "model" / "bort.params", second / "model" / "bort.params") == 0.0
-
-
-def test_fine_tuning_on_two_workers_is_that_on_one(folder):
-    """160 rows in batches of 48 leave 16 to the last batch of an epoch: fewer than a batch for one worker and none for the other."""
-    options = "--epochs 4 --lr 3e-3 --warmup_ratio 0.2 --batch_size "
-    one, two = run("finetune", folder, "one", 1, options + "48"), run("finetune", folder, "two", 2, options + "24")
-    assert largest_difference(one / "best" / "bort.params", two / "best" / "bort.params") < 1e-5
-    entries, expected = read_metrics(two), read_metrics(one)
-    assert [(entry["step"], entry["kind"]) for entry in entries] == [
-        (4 * epoch, kind) for epoch in (1, 2, 3, 4) for kind in ("train", "eval")
-    ]
-    for entry, one_alone in zip(entries, expected, strict=True):
-        for name in one_alone.keys() - {"kind"}:
-            assert entry[name] == pytest.approx(one_alone[name], rel=1e-4), name
-    predictions = (one / "predictions" / "SST-2.tsv").read_text()
-    assert {line.split("\t")[1] for line in predictions.splitlines()} == {"prediction", "0", "1"}
-    assert (two / "predictions" / "SST-2.tsv").read_text() == predictions

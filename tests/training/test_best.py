@@ -11,7 +11,7 @@ import pytest
 
 import bort.training.best
 from bort import BortConfig, BortError
-from bort.model_directory import read_model_directory
+from bort.model_directory import TrainedTask, read_model_directory
 from bort.parameters import read_parameters
 from bort.training.best import BEST_FOLDER, BestModel, TrainedModel
 from bort.training.checkpoint import forget_later_work
@@ -31,7 +31,7 @@ def train(tmp_path, tokenizer):
         newest = run / "newest_checkpoint"
         first_step = int(newest.read_text()) if newest.exists() else 0
         forget_later_work(run, first_step)
-        best = BestModel(run, first_step)
+        best = BestModel(run, first_step, "mlm_loss")
         for step in range(first_step + 1, len(losses) + 1):
             evaluation = {"mlm_loss": losses[step - 1], "mlm_accuracy": 0.5}
             if best.is_beaten_by(evaluation):
@@ -60,6 +60,33 @@ def best_of(run):
 def test_the_lowest_loss_is_kept_and_of_two_alike_the_first(train, tmp_path):
     train()
     assert best_of(tmp_path / "run") == {"step": 7, "mlm_loss": 4.0, "mlm_accuracy": 0.5}
+
+
+def test_where_higher_is_better_the_highest_is_kept_and_of_two_alike_the_first(tmp_path, tokenizer):
+    best = BestModel(tmp_path, 0, "score", higher_is_better=True)
+    assert best.step == 0
+    for step, value in enumerate((-0.5, 0.25, 0.25, np.nan, np.inf, 0.0), 1):
+        evaluation = {"score": value, "dev": {"dev": {"accuracy": value}}}
+        if best.is_beaten_by(evaluation):
+            model = TrainedModel(BortConfig(vocab_size=400), {"weight": np.full(3, step, np.float32)}, tokenizer, "card")
+            best.replace(step, evaluation, model)
+    assert best.step == 2
+    assert best_of(tmp_path) == {"step": 2, "score": 0.25, "dev": {"dev": {"accuracy": 0.25}}}
+    again = BestModel(tmp_path, 2, "score", higher_is_better=True)
+    assert again.step == 2
+    assert not again.is_beaten_by({"score": 0.25})
+    assert again.is_beaten_by({"score": 0.26})
+
+
+def test_a_classifier_says_what_it_was_fine_tuned_for(tmp_path, tokenizer):
+    task = TrainedTask("RACE", ("A", "B", "C", "D"), 64, keep_question=True)
+    TrainedModel(BortConfig(vocab_size=400), {"weight": np.ones(3, np.float32)}, tokenizer, "card", task).write(tmp_path / "best")
+    assert read_model_directory(tmp_path / "best").task == task
+    # A folder of before there was a choice.
+    fields = json.loads((tmp_path / "best" / "config.json").read_text())
+    del fields["task"]["keep_question"]
+    (tmp_path / "best" / "config.json").write_text(json.dumps(fields))
+    assert read_model_directory(tmp_path / "best").task == TrainedTask("RACE", ("A", "B", "C", "D"), 64, keep_question=False)
 
 
 def test_a_loss_that_is_not_finite_is_never_the_best(train, tmp_path):
@@ -107,7 +134,7 @@ def test_a_full_disk_leaves_the_best_model_before(train, tmp_path, monkeypatch):
     def fail(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    best = BestModel(tmp_path / "run", 2)
+    best = BestModel(tmp_path / "run", 2, "mlm_loss")
     monkeypatch.setattr(bort.training.best, "write_model_directory", fail)
     with pytest.raises(BortError, match=r"run/best: cannot be written: No space left on device; there is no checkpoint yet; "):
         best.replace(3, {"mlm_loss": 1.0}, TrainedModel(BortConfig(vocab_size=400), {}, None, ""))
@@ -137,5 +164,5 @@ def test_a_folder_of_someone_else_is_left_alone(tmp_path, content):
     if content is not None:
         (folder / "evaluation.json").write_text(content)
     with pytest.raises(BortError, match=r"best/evaluation\.json: not the evaluation of a run's best model; move the folder away"):
-        BestModel(tmp_path, 0)
+        BestModel(tmp_path, 0, "mlm_loss")
     assert (folder / "mine.txt").exists()

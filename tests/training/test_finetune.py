@@ -1,8 +1,9 @@
-"""Fine-tuning on test_data: pairs, single sentences and a regression; the best epoch is kept, and its files are the leaderboard's."""
+"""Fine-tuning on test_data: every task trains and predicts, the best epoch is kept, and a run goes on bit for bit."""
 
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 
 import numpy as np
@@ -11,33 +12,72 @@ import pytest
 from bort import BortConfig, BortError
 from bort.gluon.finetuning import build_engine, load_predictor
 from bort.model_directory import TrainedTask, read_model_directory
-from bort.settings import FinetuningSettings, OptimizerSettings
-from bort.tasks import get_task
-from bort.training.finetune import encode_rows, finetune, predict, predict_logits
+from bort.parameters import read_parameters
+from bort.settings import FinetuningRunSettings, FinetuningSettings, OptimizerSettings
+from bort.tasks import TASKS, get_task
+from bort.tasks.batches import prediction_batches
+from bort.tasks.cache import encode_segment
+from bort.tasks.metrics import task_score
+from bort.training.finetune import finetune
+from bort.training.finetuning_result import read_result
 from bort.training.journal import read_metrics
+from bort.training.task_rows import predict_together
+
+TRAINABLE = [task.name for task in TASKS if task.segment_names("train")]
+MEASURED = {"rows_per_second", "seconds", "memory_mb"}
 
 
-@pytest.fixture(scope="module")
-def config(tokenizer):
+def small_config(tokenizer, hidden_size=32, positions=64):
     return BortConfig(
-        hidden_size=64,
-        intermediate_size=48,
+        hidden_size=hidden_size,
+        intermediate_size=24,
         num_hidden_layers=1,
         num_attention_heads=4,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
         vocab_size=len(tokenizer.vocab),
     )
 
 
 @pytest.fixture
-def run(repository, tokenizer, config, tmp_path):
-    def run(name, output="run", data_root=None, **settings):
+def run(repository, tokenizer, tmp_path):
+    """Trains a task with a small random encoder; ``stop_after`` interrupts it before that many updates more."""
+
+    def run(
+        name, output="run", data_root=None, stop_after=None, hidden_size=32, positions=64, spoil=None, cache=None, options=None, **settings
+    ):
         task = get_task(name, data_root or repository / "test_data")
+        config = small_config(tokenizer, hidden_size, positions)
         settings = FinetuningSettings(**{"epochs": 4, "batch_size": 16, "lr": 2e-3, "warmup_ratio": 0.2, "max_len": 48} | settings)
-        engine = build_engine(config, task.num_classes, task.is_regression, settings.dropout, OptimizerSettings(), settings.seed)
-        return task, finetune(engine, config, tokenizer, task, tmp_path / output, settings)
+        engine = build_engine(config, task.num_classes, task.is_regression, settings.dropout, OptimizerSettings(), settings.seed, None)
+        if stop_after is not None:
+            update, done = engine.update, []
+
+            def update_or_stop(learning_rate):
+                if len(done) == stop_after:
+                    raise KeyboardInterrupt
+                done.append(learning_rate)
+                update(learning_rate)
+
+            engine.update = update_or_stop
+        if spoil is not None:
+            spoil(engine)
+        run_settings = FinetuningRunSettings(**{"log_interval": 3} | (options or {}))
+        result = finetune(engine, config, tokenizer, task, tmp_path / output, settings, run_settings, cache=cache)
+        return task, result
 
     return run
+
+
+@pytest.fixture
+def data(repository, tmp_path):
+    """A copy of a task's folder, to damage; returns the data root and the folder."""
+
+    def copy(folder):
+        target = tmp_path / "data" / folder
+        shutil.copytree(repository / "test_data" / folder, target)
+        return tmp_path / "data", target
+
+    return copy
 
 
 def prediction_rows(path):
@@ -45,92 +85,289 @@ def prediction_rows(path):
         return list(csv.reader(lines, delimiter="\t"))
 
 
+def journal(run):
+    return [{name: value for name, value in entry.items() if name not in MEASURED} for entry in read_metrics(run)]
+
+
+def assert_same(run, expected):
+    """Every byte of the best classifier but for its card, of predictions and pictures; all of the journal that no clock measured."""
+    for folder in ("best", "predictions"):
+        files = {path.name for path in (expected / folder).iterdir()}
+        assert {path.name for path in (run / folder).iterdir()} == files
+        for file in files - {"README.md"}:
+            assert (run / folder / file).read_bytes() == (expected / folder / file).read_bytes(), f"{folder}/{file}"
+    assert {path.name for path in run.iterdir()} == {path.name for path in expected.iterdir()}
+    assert journal(run) == journal(expected)
+    results = [json.loads((folder / "result.json").read_text()) | {"seconds": 0} for folder in (run, expected)]
+    assert results[0] == results[1]
+
+
+def test_the_result_is_what_the_run_did(run, tmp_path):
+    task, result = run("MNLI", epochs=2)
+    assert read_result(tmp_path / "run") == result
+    assert list(result.dev) == ["dev_matched", "dev_mismatched"]
+    assert result.files == ("predictions/MNLI-m.tsv", "predictions/MNLI-mm.tsv", "predictions/AX.tsv")
+    assert result.score == pytest.approx(np.mean([metrics["accuracy"] for metrics in result.dev.values()]))
+    evaluations = [entry for entry in read_metrics(tmp_path / "run") if entry["kind"] == "eval"]
+    assert evaluations[result.best_epoch - 1].keys() == {"step", "kind", "score", "dev_matched_accuracy", "dev_mismatched_accuracy"}
+    assert result.train_rows == len(task.examples("train"))
+    assert result.parameters == sum(array.size for array in read_parameters(tmp_path / "run" / "best" / "bort.params").values())
+    assert result.settings["lr"] == 2e-3
+    assert (result.settings["batch_size"], result.settings["accumulate"], result.settings["global_batch"]) == (16, 1, 16)
+    card = (tmp_path / "run" / "best" / "README.md").read_text()
+    assert f"{result.train_rows}" in card
+    assert 0 < result.seconds < 60
+
+
 @pytest.mark.parametrize(("name", "pieces"), [("RTE", {"entailment", "not_entailment"}), ("SST-2", {"0", "1"})])
-def test_classification_learns_more_than_the_majority_class(run, name, pieces):
-    task, result = run(name, epochs=12)
+def test_classification_learns_more_than_the_majority_class(run, tmp_path, name, pieces):
+    task, result = run(name, hidden_size=64, epochs=12, lr=1e-3)
     assert result.dev["dev"]["accuracy"] > result.majority["dev"]["accuracy"]
-    (file,) = result.files
-    assert file.name == f"{name}.tsv"
-    rows = prediction_rows(file)
+    rows = prediction_rows(tmp_path / "run" / "predictions" / f"{name}.tsv")
     assert rows[0] == ["index", "prediction"]
     assert [row[0] for row in rows[1:]] == [str(number) for number in range(len(task.examples("test")))]
     assert {row[1] for row in rows[1:]} <= pieces
 
 
-def test_regression_learns_scores(run, repository, tmp_path):
+def test_regression_learns_scores(run, data, tmp_path):
     """Judged on the rows it learns from: of the 24 dev rows a correlation would say little."""
-    shutil.copytree(repository / "test_data/glue/STS-B", tmp_path / "data/glue/STS-B")
-    shutil.copyfile(tmp_path / "data/glue/STS-B/train.tsv", tmp_path / "data/glue/STS-B/dev.tsv")
-    task, result = run("STS-B", data_root=tmp_path / "data", epochs=30, dropout=0.0)
+    root, folder = data("glue/STS-B")
+    shutil.copyfile(folder / "train.tsv", folder / "dev.tsv")
+    task, result = run("STS-B", data_root=root, hidden_size=64, epochs=30, dropout=0.0)
     assert min(result.dev["dev"].values()) > 0.8 > 0.0 == max(result.majority["dev"].values())
-    scores = [float(row[1]) for row in prediction_rows(result.files[0])[1:]]
+    scores = [float(row[1]) for row in prediction_rows(tmp_path / "run" / "predictions" / "STS-B.tsv")[1:]]
     assert len(scores) == len(task.examples("test"))
     assert all(0.0 <= score <= 5.0 for score in scores)
     assert len(set(scores)) > 3
+    assert "accuracy" not in read_metrics(tmp_path / "run")[0]
 
 
-def test_the_best_epoch_is_on_disk_and_made_the_predictions(run, tokenizer, config, tmp_path):
-    task, result = run("RTE", epochs=6)
+def test_the_best_epoch_is_on_disk_and_made_the_predictions(run, tokenizer, tmp_path):
+    task, result = run("RTE", epochs=6, lr=5e-3)
     scores = [entry["score"] for entry in read_metrics(tmp_path / "run") if entry["kind"] == "eval"]
     assert len(scores) == 6
     assert result.best_epoch == scores.index(max(scores)) + 1
-    assert result.dev["dev"]["accuracy"] == max(scores)
+    assert result.dev["dev"]["accuracy"] == max(scores) == task_score(result.dev)
     model = read_model_directory(tmp_path / "run" / "best")
     assert model.task == TrainedTask("RTE", ("not_entailment", "entailment"), 48)
-    engine = load_predictor(config, 2, model.parameters)
-    test = task.examples("test")
-    again = predict(engine, task, encode_rows(test, tokenizer, 48), batch_size=3)
-    assert [task.labels[int(value)] for value in again] == [row[1] for row in prediction_rows(result.files[0])[1:]]
+    predictor = load_predictor(model.config, 2, model.parameters)
+    examples = task.examples("test")
+    rows = encode_segment(task, "test", examples, tokenizer, 48, False, None)
+    labels = dict(row for row in prediction_rows(tmp_path / "run" / "predictions" / "RTE.tsv")[1:])
+    for chosen, batch in prediction_batches(rows, 3):
+        logits = predictor.predict(batch)[: len(chosen)]
+        assert [task.labels[int(value)] for value in logits.argmax(axis=1)] == [labels[str(row)] for row in chosen]
 
 
-def test_the_same_seed_gives_the_same_predictions_and_another_does_not(run, tmp_path):
-    outputs = [run("SST-2", output, epochs=2, seed=seed) for output, seed in (("one", 1), ("two", 1), ("three", 2))]
-    metrics = [read_metrics(tmp_path / name) for name in ("one", "two", "three")]
-    assert metrics[0] == metrics[1]
-    assert metrics[0] != metrics[2]
-    assert outputs[0][1].files[0].read_bytes() == outputs[1][1].files[0].read_bytes()
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(run, tmp_path):
+    for output, seed in (("one", 1), ("two", 1), ("three", 2)):
+        run("SST-2", output, epochs=2, seed=seed)
+    assert_same(tmp_path / "one", tmp_path / "two")
+    assert journal(tmp_path / "one") != journal(tmp_path / "three")
 
 
-def test_the_order_of_prediction_is_the_files_whatever_the_batch(repository, tokenizer, config):
+@pytest.mark.parametrize("early_stop", [0, 2])
+def test_an_interrupted_run_goes_on_bit_for_bit(run, tmp_path, early_stop):
+    """Between epochs and within them, with checkpoints that do not fall on the journal's entries."""
+    settings = {"epochs": 6, "lr": 5e-3, "early_stop": early_stop, "options": {"ckpt_interval": 5}}
+    run("RTE", "straight", **settings)
+    for stop_after in (2, 14, 17):
+        with pytest.raises(KeyboardInterrupt):
+            run("RTE", "resumed", stop_after=stop_after, **settings)
+    run("RTE", "resumed", **settings)
+    assert_same(tmp_path / "resumed", tmp_path / "straight")
+
+
+def test_a_run_that_is_cut_after_its_last_update_still_ends(run, tmp_path, monkeypatch):
+    import bort.training.finetune
+
+    run("MNLI", "straight", epochs=2)
+
+    def fail(*arguments):
+        raise KeyboardInterrupt
+
+    for name in ("_draw_errors", "write_predictions", "finetuning_card"):
+        with monkeypatch.context() as patch:
+            if name != "finetuning_card":
+                patch.setattr(bort.training.finetune, name, fail)
+            else:
+                patch.setattr(bort.training.finetune.FinetuningResult, "write", fail)
+            with pytest.raises(KeyboardInterrupt):
+                run("MNLI", "cut", epochs=2)
+        assert not (tmp_path / "cut" / "result.json").exists()
+        assert list((tmp_path / "cut").glob("checkpoint_*"))
+    run("MNLI", "cut", epochs=2, stop_after=0)
+    assert_same(tmp_path / "cut", tmp_path / "straight")
+
+
+def test_early_stopping_ends_after_so_many_evaluations_without_a_better_score(run, tmp_path):
+    run("RTE", "whole", epochs=12, lr=5e-3)
+    scores = [entry["score"] for entry in read_metrics(tmp_path / "whole") if entry["kind"] == "eval"]
+    best, expected = 0, None
+    for epoch, value in enumerate(scores, 1):
+        if value > scores[best - 1] or best == 0:
+            best = epoch
+        if epoch - best == 2:
+            expected = epoch
+            break
+    assert expected is not None
+    _, result = run("RTE", "early", epochs=12, lr=5e-3, early_stop=2)
+    assert (result.epochs, result.best_epoch) == (expected, best)
+    assert [entry["score"] for entry in read_metrics(tmp_path / "early") if entry["kind"] == "eval"] == scores[:expected]
+    assert result.steps == expected * 13
+
+
+def test_a_number_of_updates_overrides_the_epochs(run, tmp_path):
+    _, result = run("RTE", training_steps=20, epochs=1)
+    assert (result.steps, result.epochs, result.settings["epochs"]) == (20, 2, 2)
+    assert [entry["step"] for entry in read_metrics(tmp_path / "run") if entry["kind"] == "eval"] == [13, 20]
+    rates = {entry["step"]: entry["learning_rate"] for entry in read_metrics(tmp_path / "run") if entry["kind"] == "train"}
+    assert rates[3] == pytest.approx(2e-3 * 3 / 4)
+    assert rates[20] == pytest.approx(2e-3 / 16)
+    _, result = run("RTE", "constant", training_steps=20, use_scheduler=False)
+    constant = [entry["learning_rate"] for entry in read_metrics(tmp_path / "constant") if entry["step"] >= 4 and entry["kind"] == "train"]
+    assert len(constant) > 4
+    assert set(constant) == {2e-3}
+
+
+def test_micro_batches_make_up_a_larger_batch(run, tmp_path):
+    """Without dropout the two differ by rounding only."""
+    for output, batch_size, accumulate in (("one", 16, 1), ("two", 8, 2)):
+        run("SST-2", output, batch_size=batch_size, accumulate=accumulate, dropout=0.0, epochs=2)
+    one, two = (read_parameters(tmp_path / name / "best" / "bort.params") for name in ("one", "two"))
+    assert max(float(np.abs(one[name] - two[name]).max()) for name in one) < 1e-5
+    assert [entry["score"] for entry in journal(tmp_path / "one") if entry["kind"] == "eval"] == [
+        entry["score"] for entry in journal(tmp_path / "two") if entry["kind"] == "eval"
+    ]
+
+
+def test_a_complete_run_is_not_trained_again_and_other_settings_are_refused(run, tmp_path, capsys):
+    _, first = run("RTE", epochs=1)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    capsys.readouterr()
+    _, again = run("RTE", epochs=1, stop_after=0)
+    assert again == first
+    assert "run: complete already, so nothing is trained" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+    # The same updates, divided in another way.
+    assert run("RTE", epochs=1, stop_after=0, batch_size=8, accumulate=2)[1] == first
+    with pytest.raises(BortError, match=r"result\.json: made with lr 0\.002, this run has 0\.003; give .* or --resume never"):
+        run("RTE", epochs=1, lr=3e-3)
+    _, anew = run("RTE", epochs=1, lr=3e-3, options={"resume": "never"})
+    assert anew.settings["lr"] == 3e-3
+
+
+def test_rows_that_have_changed_are_other_settings(run, data):
+    root, folder = data("glue/RTE")
+    run("RTE", data_root=root, epochs=1)
+    lines = (folder / "train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "train.tsv").write_text("".join([lines[0], *reversed(lines[1:])]), encoding="utf-8")
+    with pytest.raises(BortError, match=r"result\.json: made with rows "):
+        run("RTE", data_root=root, epochs=1)
+
+
+def test_a_run_begun_anew_forgets_the_old_one(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run("RTE", stop_after=20)
+    with pytest.raises(BortError, match=r"checkpoint_0000013: made with seed 0, this run has 3; .*--resume never"):
+        run("RTE", seed=3)
+    run("RTE", seed=3, options={"resume": "never"})
+    run("RTE", "fresh", seed=3)
+    assert_same(tmp_path / "run", tmp_path / "fresh")
+
+
+def test_checkpoints_go_when_the_run_is_complete_unless_all_are_wanted(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run("RTE", stop_after=30, options={"ckpt_interval": 10})
+    assert {path.name for path in (tmp_path / "run").glob("checkpoint_*")} == {"checkpoint_0000030"}
+    run("RTE", options={"ckpt_interval": 10})
+    assert not list((tmp_path / "run").glob("checkpoint_*"))
+    run("RTE", "all", epochs=2, options={"keep_last": 0, "ckpt_interval": 10})
+    steps = [int(path.name.removeprefix("checkpoint_")) for path in sorted((tmp_path / "all").glob("checkpoint_*"))]
+    assert steps == [10, 13, 20, 26]
+    # From a checkpoint of another folder, whose best model is not here, behind its last update.
+    _, result = run("RTE", "from", epochs=2, options={"resume": str(tmp_path / "all" / "checkpoint_0000026")})
+    assert (result.best_epoch, result.steps) == (2, 26)
+
+
+def test_the_order_of_prediction_is_the_files_whatever_the_batch(repository, tokenizer):
     task = get_task("SST-2", repository / "test_data")
-    engine = build_engine(config, 2, False, 0.0, OptimizerSettings(), 3)
-    rows = encode_rows(task.examples("train"), tokenizer, 48)
+    engine = build_engine(small_config(tokenizer), 2, False, 0.0, OptimizerSettings(), 3, None)
+    rows = encode_segment(task, "train", task.examples("train"), tokenizer, 48, False, None)
     engine.load_state({name: value * 20 if name.endswith("weight") else value for name, value in engine.state().items()})
     alone = np.concatenate([engine.predict(rows.batch([row], 1)) for row in range(30)])
-    together = predict_logits(engine, rows, batch_size=7)[:30]
+    together = predict_together(engine, rows, 7, 2)[:30]
     np.testing.assert_allclose(together, alone, atol=1e-4)
     assert len(np.unique(alone[:, 0])) > 20
 
 
-def test_without_a_test_file_there_are_scores_but_no_predictions(run, repository, tmp_path):
-    folder = tmp_path / "data" / "glue" / "SST-2"
-    folder.mkdir(parents=True)
-    for name in ("train.tsv", "dev.tsv"):
-        (folder / name).write_bytes((repository / "test_data/glue/SST-2" / name).read_bytes())
-    _, result = run("SST-2", data_root=tmp_path / "data", epochs=1)
+def test_without_test_files_there_are_scores_but_no_predictions(run, data, tmp_path):
+    root, folder = data("glue/SST-2")
+    (folder / "test.tsv").unlink()
+    _, result = run("SST-2", data_root=root, epochs=1)
     assert result.files == ()
     assert result.dev["dev"]["accuracy"] > 0
+    assert not (tmp_path / "run" / "predictions").exists()
 
 
-def test_a_damaged_row_is_named_before_training_and_leaves_nothing(run, repository, tmp_path):
-    folder = tmp_path / "data" / "glue" / "RTE"
-    folder.mkdir(parents=True)
-    for name in ("train.tsv", "dev.tsv", "test.tsv"):
-        (folder / name).write_bytes((repository / "test_data/glue/RTE" / name).read_bytes())
+def test_of_several_test_files_those_that_are_here_are_predicted(run, data):
+    root, folder = data("glue/MNLI")
+    (folder / "test_matched.tsv").unlink()
+    assert run("MNLI", data_root=root, epochs=1)[1].files == ("predictions/MNLI-mm.tsv",)
+
+
+def test_keeping_the_question_is_for_race_and_is_remembered(run, tmp_path):
+    with pytest.raises(BortError, match=r"--keep_question is for RACE, .*; RTE has none"):
+        run("RTE", keep_question=True)
+    assert not (tmp_path / "run").exists()
+    _, result = run("RACE-M", keep_question=True, training_steps=1, hidden_size=16)
+    assert result.settings["keep_question"] is True
+    assert read_model_directory(tmp_path / "run" / "best").task.keep_question
+    run("RACE-M", "cut", training_steps=1, hidden_size=16)
+    rows = [json.loads((tmp_path / name / "result.json").read_text())["settings"]["rows"] for name in ("run", "cut")]
+    assert rows[0] != rows[1]
+
+
+def test_a_damaged_row_is_named_before_training_and_leaves_nothing(run, data, tmp_path):
+    root, folder = data("glue/RTE")
     lines = (folder / "dev.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
     lines[6] = lines[6].rsplit("\t", 1)[0] + "\tentails\n"
     (folder / "dev.tsv").write_text("".join(lines), encoding="utf-8")
     with pytest.raises(BortError, match=r'dev\.tsv, line 7: label "entails" is not one of not_entailment, entailment'):
-        run("RTE", data_root=tmp_path / "data")
+        run("RTE", data_root=root)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_diagnostic_set_cannot_be_trained_on(run):
-    with pytest.raises(BortError, match=r"AX has no training rows; .*MNLI"):
-        run("AX")
+def test_tokenised_rows_are_kept_and_change_nothing(run, tmp_path):
+    run("RTE", "without", epochs=1)
+    for output in ("filling", "filled"):
+        run("RTE", output, epochs=1, cache=tmp_path / "cache")
+        assert_same(tmp_path / output, tmp_path / "without")
+    # Training, dev and test rows, and two diagnostic sets.
+    assert len(list((tmp_path / "cache").iterdir())) == 5
 
 
 def test_divergence_is_reported_and_leaves_no_predictions(run, tmp_path):
-    with pytest.raises(BortError, match=r"SST-2: the loss is not finite in epoch 1; .*lower --lr"):
+    with pytest.raises(BortError, match=r"(the loss|the norm of the (gradient|parameters)) is not finite by step \d+; .*lower --lr"):
         run("SST-2", lr=1e30, epochs=2)
-    assert not (tmp_path / "run" / "predictions").exists()
+    assert not {path.name for path in (tmp_path / "run").iterdir()} & {"best", "predictions", "result.json"}
+
+
+def test_outputs_that_are_not_finite_are_reported(run, tmp_path):
+    """Parameters that spoil the evaluation only, as an overflow in prediction would."""
+
+    def spoil(engine):
+        predict = engine.predict
+        engine.predict = lambda batch: predict(batch) + np.float32(np.inf)
+
+    with pytest.raises(BortError, match=r"an output of the model is not finite by step 13; there is no checkpoint yet; .*lower --lr"):
+        run("RTE", spoil=spoil)
+    assert not (tmp_path / "run" / "best").exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "[" * 100_000])
+def test_a_damaged_result_is_refused(run, tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text(content)
+    with pytest.raises(BortError, match=r"result\.json: not the result of a fine-tuning run; move it away"):
+        run("RTE")

@@ -31,3 +31,9 @@ def test_rises_to_the_peak_then_falls_and_is_never_zero(num_steps, warmup_ratio)
 def test_values_outside_their_range_are_refused(peak, num_steps, warmup_ratio):
     with pytest.raises(BortError):
         LinearSchedule(peak, num_steps, warmup_ratio)
+
+
+def test_without_decay_the_rate_stays_at_the_peak_after_the_warm_up():
+    schedule, constant = LinearSchedule(0.5, 20, 0.25), LinearSchedule(0.5, 20, 0.25, decays=False)
+    assert [constant(step) for step in range(5)] == [schedule(step) for step in range(5)]
+    assert {constant(step) for step in range(4, 20)} == {0.5}
