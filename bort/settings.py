@@ -237,7 +237,8 @@ class FinetuningRunSettings:
         log_interval: updates between two entries of the journal.
         ckpt_interval: updates between two checkpoints, besides that of each epoch's end; 0 writes no others.
         keep_last: checkpoints kept until the run is complete, the best model apart; 0 keeps all, also then.
-        resume: auto goes on from the newest checkpoint if there is one, never starts anew, anything else is a checkpoint's folder.
+        resume: auto goes on from the newest checkpoint if there is one, never starts anew, anything else is a checkpoint's folder within
+            --output_dir, since it goes on with the best model and the metrics there too.
     """
 
     log_interval: int = 20

@@ -14,6 +14,7 @@ Notable: the model is fitted to the rows that fine-tuning trains on and judged o
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -69,7 +70,7 @@ class WordModel:
         examples: labelled rows to fit.
 
     Raises:
-        BortError: if all rows have the same class.
+        BortError: if all rows have the same class, or no text has a word.
     """
 
     def __init__(self, task: Task, examples: Sequence[Example]) -> None:
@@ -78,6 +79,10 @@ class WordModel:
         if not task.is_regression and len(np.unique(labels)) < 2:
             raise BortError(
                 f"{task.name}: all {len(examples)} training rows have the same label; there is nothing to learn, give more rows"
+            )
+        if not any(re.search(r"\S", text) for example in examples for text in example.texts):
+            raise BortError(
+                f"{task.name}: the texts of all {len(examples)} training rows are blank; there is nothing to learn, give more rows"
             )
         self.features = WordFeatures(examples)
         if task.is_regression:
@@ -104,7 +109,7 @@ def bench_baseline(tasks: Sequence[Task], limit: int | None, show_progress: bool
     """Fit and judge a model of each task.
 
     Args:
-        tasks: whose training and development files are there.
+        tasks: whose training and development files are there; one named twice is judged once.
         limit: fit the first so many training rows only; None for all.
 
     Returns:
@@ -112,10 +117,11 @@ def bench_baseline(tasks: Sequence[Task], limit: int | None, show_progress: bool
 
     Raises:
         BortError: before anything is fitted if a task has no training rows or lacks a file; later if a file is damaged or its training
-            rows have one class.
+            rows have one class or no words.
     """
     if limit is not None and limit < 1:
         raise BortError("--limit must be at least 1")
+    tasks = list(dict.fromkeys(tasks))
     for task in tasks:
         if not task.segment_names("train"):
             raise BortError(f"{task.name} has no training rows; models of {task.predicted_by} label it")

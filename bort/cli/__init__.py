@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import bort
 from bort.cli.options import HelpFormatter
-from bort.errors import BortError
+from bort.errors import BortError, on_one_line
 
 _REMEDIES = {
     errno.EEXIST: "a file stands where a folder is needed; give another path",
@@ -35,7 +35,7 @@ class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line, like all others of the command."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog.split()[0]}: error: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog.split()[0]}: error: {on_one_line(message)}; see {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -79,14 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_error(message: str) -> None:
-    print(f"bort: error: {_on_one_line(message)}", file=sys.stderr)
+    print(f"bort: error: {on_one_line(message)}", file=sys.stderr)
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
     # The place in our code, which Python would show too, says nothing to a user.
-    return f"bort: warning: {_on_one_line(str(message))}\n"
-
-
-def _on_one_line(message: str) -> str:
-    # A file's name may hold a line feed, and an error is one line all the same.
-    return message.replace("\n", "\\n").replace("\r", "\\r")
+    return f"bort: warning: {on_one_line(str(message))}\n"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from bort.cli.options import add_settings, add_vocabulary_options, get_settings
-from bort.errors import BortError
+from bort.errors import BortError, on_one_line
 from bort.settings import DOCUMENT_FORMS, NpzSettings, ShardSettings
 
 HELP = "raw text to pre-training shards"
@@ -66,5 +66,4 @@ def run(arguments: argparse.Namespace) -> None:
     if megabytes:
         print(f"{megabytes:.1f} MB of text in {seconds:.1f} s: {megabytes / seconds:.1f} MB/s")
     for warning in report.warnings():
-        line = warning.replace("\n", "\\n")
-        print(f"bort: warning: {line}", file=sys.stderr)
+        print(f"bort: warning: {on_one_line(warning)}", file=sys.stderr)

@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     from bort.bench.report import describe_machine
     from bort.gluon.finetuning import build_engine
-    from bort.tasks import get_task
+    from bort.tasks import diagnostic_tasks, get_task
     from bort.tasks.cache import default_cache
     from bort.tasks.recipes import recipe
     from bort.training.best import BEST_FOLDER
@@ -82,7 +82,13 @@ def run(arguments: argparse.Namespace) -> None:
     settings = get_settings(FinetuningSettings, arguments, recommended)
     optimizer = get_settings(OptimizerSettings, arguments, recommended)
     run_settings = get_settings(FinetuningRunSettings, arguments)
-    start = _find_start(arguments, task)
+    start = find_start(arguments, task)
+    notes, positions = start.notes, start.config.max_position_embeddings
+    if settings.max_len > positions:
+        if arguments.max_len is not None:
+            raise BortError(f"--max_len {settings.max_len}: the encoder {start.name} has {positions} positions; give at most so many")
+        notes += (f"max_len: {positions}, as the encoder has no more positions; the recipe has {settings.max_len}",)
+        settings = replace(settings, max_len=positions)
     if arguments.download:
         download_rows(task)
     engine = build_engine(
@@ -99,17 +105,21 @@ def run(arguments: argparse.Namespace) -> None:
         "machine": machine | {"cpu_flags": " ".join(machine["cpu_flags"])},
     }
     more = asdict(optimizer) | {"encoder": start.fingerprint}
-    result = finetune(engine, start.config, start.tokenizer, task, output, settings, run_settings, more, facts, start.notes, cache)
+    result = finetune(engine, start.config, start.tokenizer, task, output, settings, run_settings, more, facts, notes, cache)
     if result is None:
         return
+    best = output / BEST_FOLDER
     for segment, metrics in result.dev.items():
         for name, value in metrics.items():
             print(f"{task.name} {segment} {name} {value:.4f} (majority {result.majority[segment][name]:.4f})")
-    print(f"best epoch {result.best_epoch} of {result.epochs}, classifier in {output / BEST_FOLDER}")
+    print(f"best epoch {result.best_epoch} of {result.epochs}" + (f", classifier in {best}" if best.exists() else ""))
     for file in result.files:
         print(f"predictions in {output / file}")
-    if not result.files:
-        print(f"no test files of {task.name} here, so no predictions")
+    answered = {Path(file).name for file in result.files}
+    for other in (task, *diagnostic_tasks(task)):
+        for test in other.segments:
+            if test.leaderboard_file and test.leaderboard_file not in answered and not other.is_present(test.name):
+                print(f"no {test.leaderboard_file}, since {other.name}'s {test.file} is not in {other.folders[0]}/")
 
 
 @dataclass(frozen=True)
@@ -135,7 +145,7 @@ class _Start:
     notes: tuple[str, ...]
 
 
-def _find_start(arguments: argparse.Namespace, task: Task) -> _Start:
+def find_start(arguments: argparse.Namespace, task: Task) -> _Start:
     """The encoder that the options name, its vocabulary, and the classifier's layers where they can be taken too."""
     from bort.model_directory import find_model
 
@@ -178,13 +188,23 @@ def _start_from_classifier(arguments: argparse.Namespace, task: Task) -> _Start:
     parameters = model.read_parameters()
     encoder = {name.removeprefix("bort."): array for name, array in parameters.items() if name.startswith("bort.")}
     head = {name: array for name, array in parameters.items() if name.startswith("classifier.")}
-    takes_head = other.task.labels == task.labels
+    takes_head = _typed(other.task.labels) == _typed(task.labels)
+    if takes_head and (arguments.init, arguments.prob) != (FinetuningSettings.init, FinetuningSettings.prob):
+        raise BortError(
+            f"--init and --prob draw a new classifier, but that of {other.task.name} is taken over, since its labels are the same; "
+            "leave them out"
+        )
     why = "its labels are the same" if takes_head else f"{task.name} has other labels"
     notes = (
         f"encoder: {model.name}, fine-tuned on {other.task.name}, on the {'GPU' if arguments.gpu else 'CPU'}",
         f"classifier: {f'that of {other.task.name}' if takes_head else f'new, {arguments.init}'}, since {why}",
     )
     return _Start(model.name, model.config, encoder, head if takes_head else None, tokenizer, str(model.fingerprint()), notes)
+
+
+def _typed(labels: tuple[str | int, ...] | None) -> list[tuple[type, str | int]] | None:
+    """Labels that differ where JSON's do: false and 0 are equal in Python."""
+    return None if labels is None else [(type(label), label) for label in labels]
 
 
 def _tokenizer(arguments: argparse.Namespace, model: ModelSource) -> Tokenizer:

@@ -1,12 +1,14 @@
 """Label rows with a fine-tuned classifier: a task's test set into its leaderboard files, or rows of a file or standard input.
 
-Rows are lines of tab-separated texts (one text for a single-sentence task, two for a pair) or JSON objects with the fields of the task's
-own files, or text, or text1 and text2. What comes out is one line a row, in order, as soon as what has arrived is labelled.
+Rows are lines of tab-separated texts (one text for a single-sentence task, two for a pair) or JSON objects with text, or text1 and text2,
+or the fields of the task's own files where a line of them is one row. What comes out is one line a row, in order, as soon as what has
+arrived is labelled.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 
 HELP = "label rows with a fine-tuned checkpoint"
 
-_FORMATS = ("auto", "tsv", "jsonl")
+_FORMATS = ("tsv", "jsonl")
 _ROLES = ("test", "dev", "train")
+# Options that say something of one of the two kinds of rows alone.
+_OF_TASKS, _OF_INPUT = ("segment", "data_root"), ("format", "output_format", "probabilities")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,11 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", metavar="PATH", help="with --task a folder (by default predictions), with --input a file (by default -)"
     )
-    parser.add_argument("--segment", choices=_ROLES, default="test", help="with --task: what to label; all but test is only scored")
-    parser.add_argument("--data_root", metavar="DIR", help="folder with glue/, superglue/ and race/; by default $MXNET_HOME/datasets")
-    parser.add_argument("--format", choices=_FORMATS, default="auto", help="of --input; auto looks at the ending, then at the first row")
-    parser.add_argument("--output_format", choices=_FORMATS, default="auto", help="auto is that of --input")
-    parser.add_argument("--probabilities", action="store_true", help="with --input: write the probability of every label too")
+    parser.add_argument("--segment", choices=_ROLES, help="with --task: what to label, by default test; dev and train are only scored")
+    parser.add_argument("--data_root", metavar="DIR", help="with --task: folder of the benchmarks; by default $MXNET_HOME/datasets")
+    parser.add_argument("--format", choices=_FORMATS, help="of --input; by default what its ending says, else its first row")
+    parser.add_argument("--output_format", choices=_FORMATS, help="by default that of --input")
+    parser.add_argument("--probabilities", action="store_true", default=None, help="with --input: write each label's probability too")
     parser.add_argument("--batch_size", type=int, default=32, help="rows labelled at once")
 
 
@@ -56,12 +60,17 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.batch_size < 1:
         raise BortError(f"batch_size must be at least 1, got {arguments.batch_size}")
+    for name in _OF_TASKS if arguments.task is None else _OF_INPUT:
+        if getattr(arguments, name) is not None:
+            raise BortError(f"--{name} says nothing with {'--input' if arguments.task is None else '--task'}; leave it out")
     model = read_model_directory(arguments.checkpoint)
     if model.task is None:
         raise BortError(f"{arguments.checkpoint}: a pre-trained model without a classifier; fine-tune it first: bort finetune --help")
     task = get_task(model.task.name, arguments.data_root)
     if task.labels != model.task.labels:
-        raise BortError(f"{arguments.checkpoint}: its labels {model.task.labels} are not those of {task.name}, {task.labels}")
+        raise BortError(
+            f"{arguments.checkpoint}: its labels {model.task.labels} are not those of {task.name}, {task.labels}; fine-tune it again"
+        )
     tokenizer = model.tokenizer()
     predictor = load_predictor(model.config, task.num_classes, model.parameters)
     if arguments.task is None:
@@ -78,11 +87,12 @@ def _label_task(arguments: argparse.Namespace, predictor: Predictor, tokenizer: 
 
     task = get_task(arguments.task, arguments.data_root)
     if not can_label(own_task, task):
-        raise BortError(f"{arguments.checkpoint} was fine-tuned on {own_task.name}; it cannot label {task.name}")
-    names = task.segment_names(arguments.segment)
+        raise BortError(f"{arguments.checkpoint} was fine-tuned on {own_task.name}; it cannot label {task.name}; give another --checkpoint")
+    role = arguments.segment or "test"
+    names = task.segment_names(role)
     if not names:
-        raise BortError(f"{task.name} has no segment {arguments.segment}")
-    if arguments.segment == "test":
+        raise BortError(f"{task.name} has no {role} rows; it has {', '.join(segment.name for segment in task.segments)}")
+    if role == "test":
         folder = Path(arguments.output or "predictions")
         written, scores = write_test_predictions(predictor, tokenizer, trained, task, names, folder, arguments.batch_size)
         for file in written:
@@ -98,7 +108,7 @@ def _label_stream(arguments: argparse.Namespace, predictor: Predictor, tokenizer
     """Read, label and write what has arrived, again and again, so that memory does not grow with the input."""
     from tqdm import tqdm
 
-    from bort.tasks.row_stream import read_rows
+    from bort.tasks.row_stream import read_rows, row_format
     from bort.training.prediction import json_line, label_rows, table_header, table_line
 
     name = "standard input" if arguments.input == "-" else arguments.input
@@ -106,26 +116,29 @@ def _label_stream(arguments: argparse.Namespace, predictor: Predictor, tokenizer
         size = os.fstat(descriptor).st_size or None
         # None: shown where standard error is a terminal. Beside output on the same terminal a bar would only disturb.
         hidden = True if out is sys.stdout and sys.stdout.isatty() else None
-        started = False
+        with_probabilities = bool(arguments.probabilities)
+        as_table = None
         with tqdm(total=size, desc="predict", unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
-            for input_format, rows, num_bytes in read_rows(descriptor, name, task, arguments.format):
-                as_table = (input_format if arguments.output_format == "auto" else arguments.output_format) == "tsv"
-                if as_table and not started:
-                    out.write(table_header(task, arguments.probabilities))
-                started = True
+            for input_format, rows, num_bytes in read_rows(descriptor, name, task, arguments.format or "auto"):
+                if as_table is None:
+                    as_table = (arguments.output_format or input_format) == "tsv"
+                    out.write(table_header(task, with_probabilities) if as_table else "")
                 line = table_line if as_table else json_line
                 for row, outputs in label_rows(predictor, tokenizer, trained, task, rows, arguments.batch_size):
-                    out.write(line(task, row, outputs, arguments.probabilities))
+                    out.write(line(task, row, outputs, with_probabilities))
                 out.flush()
                 bar.update(num_bytes)
-        if not started and "jsonl" not in (arguments.format, arguments.output_format):
-            out.write(table_header(task, arguments.probabilities))
+        # Without a row there is still a table.
+        if as_table is None and (arguments.output_format or arguments.format or row_format(name, b"")) == "tsv":
+            out.write(table_header(task, with_probabilities))
 
 
 @contextmanager
 def _reading(name: str) -> Iterator[int]:
     """A descriptor of the input."""
     if name == "-":
+        if sys.stdin is None:
+            raise BortError("standard input is closed; pipe rows into it, or give --input a file")
         yield sys.stdin.fileno()
         return
     try:
@@ -139,6 +152,9 @@ def _reading(name: str) -> Iterator[int]:
 @contextmanager
 def _writing(name: str) -> Iterator[TextIO]:
     if name == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Ids and labels are data, and are not to be changed to what a terminal can show.
+            sys.stdout.reconfigure(encoding="utf-8")
         yield sys.stdout
         return
     with whole_file(name) as partial, partial.open("w", encoding="utf-8") as out:

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bort.errors import BortError
+from bort.errors import BortError, on_one_line
 
 HELP = "prediction files to a zip for a leaderboard"
 _FOLDER_HELP = "folder with the prediction files, or with runs: every folder predictions/ under it is searched too"
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise BortError("DIR is empty; give the folder that holds the prediction files")
     submission = check_submission(arguments.benchmark, arguments.folder, arguments.data_root, arguments.fill_majority)
     for notice in submission.notices:
-        print(f"bort: warning: {_on_one_line(notice)}", file=sys.stderr)
+        print(f"bort: warning: {on_one_line(notice)}", file=sys.stderr)
     for problem in submission.problems:
         print(f"bort: error: {problem}", file=sys.stderr)
     if submission.problems:
@@ -46,10 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name, answer in submission.filled.items():
         print(f"{name}: no model's predictions; every answer is {answer}")
     counted = "1 file" if len(submission.files) == 1 else f"{len(submission.files)} files"
-    print(f"{submission.benchmark}: {counted} in {output}")
+    print(on_one_line(f"{submission.benchmark}: {counted} in {output}"))
     if submission.filled:
-        print(f"filled in, not predicted: {len(submission.filled)} of {len(submission.files)}; {output.parent / NOTE} says which")
-
-
-def _on_one_line(text: str) -> str:
-    return text.replace("\n", "\\n").replace("\r", "\\r")
+        counted = f"{len(submission.filled)} of {len(submission.files)}"
+        print(on_one_line(f"filled in, not predicted: {counted}; {output.parent / NOTE} says which"))

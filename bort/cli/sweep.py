@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from bort.cli.options import get_settings
 from bort.errors import BortError
+from bort.settings import FinetuningRunSettings, FinetuningSettings, OptimizerSettings
+
+if TYPE_CHECKING:
+    from bort.tasks import Task
 
 _KEEP_MODELS = ("best", "all")
 _MOST_ROWS, _MOST_NAMES = 20, 10
@@ -42,20 +50,27 @@ def run(arguments: argparse.Namespace) -> None:
     from bort.cli.finetune import download_rows
     from bort.tasks import get_task
     from bort.training.grid import Point, grid_points, read_grid
-    from bort.training.sweep import best_run, only_sweep, remember_sweep, run_sweep
+    from bort.training.lock import only_process
+    from bort.training.sweep import best_run, remember_sweep, run_sweep
     from bort.training.sweep_processes import LOG_FILE, LocalWorkers
-    from bort.training.sweep_report import COLUMNS, REPORT_FILE, RUNS_FOLDER, write_report
+    from bort.training.sweep_report import COLUMNS, REPORT_FILE, RUNS_FOLDER, read_runs, write_report
 
     if arguments.seeds is None and arguments.grid is None:
         raise BortError("--jobs, --ray and --keep_models are for sweeps; give --seeds or --grid too")
     if int(os.environ.get("HOROVOD_SIZE", "1")) > 1:
         raise BortError("a sweep starts its own processes, one a run; leave horovodrun out")
+    if arguments.resume != "auto":
+        raise BortError(
+            f"--resume {arguments.resume}: a sweep always goes on where it was; to begin anew, remove {arguments.output_dir}, or give "
+            "another --output_dir"
+        )
     task = get_task(arguments.task, arguments.data_root)
     points = grid_points(read_grid(arguments.grid) if arguments.grid else {}, arguments.seeds)
-    base = _options(arguments)
+    base, given = _options(arguments), _given(sys.argv[1:])
     for name in points[0].values:
-        if name in base:
+        if name in base or name in given:
             raise BortError(f"--{name} is given, and so are its values in the sweep; leave one of the two out")
+    _check_every_run(arguments, task)
     output = Path(arguments.output_dir)
     if arguments.ray is not None:
         from bort.training.sweep_ray import RayWorkers
@@ -67,15 +82,16 @@ def run(arguments: argparse.Namespace) -> None:
     def command_of(point: Point, folder: Path) -> list[str]:
         return ["-m", "bort", "finetune", *_words(base | dict(point.values) | {"output_dir": str(folder)})]
 
-    with only_sweep(output):
-        known = remember_sweep(output, {name: value for name, value in base.items() if name not in _OF_NO_CONSEQUENCE}, points)
+    with only_process(output, "sweep"):
+        points, known = remember_sweep(output, {name: value for name, value in base.items() if name not in _OF_NO_CONSEQUENCE}, points)
         if arguments.download:
             download_rows(task)
-        failed = run_sweep(points, command_of, output, workers, arguments.keep_models or "best", f"sweep {task.name}")
+        keep_models, keep_checkpoints = arguments.keep_models or "best", arguments.keep_last == 0
+        failed = run_sweep(points, command_of, output, workers, keep_models, keep_checkpoints, f"sweep {task.name}")
         report = write_report(output, task.name, known, failed)
     more = len(report.rows) - _MOST_ROWS
     notes = [report.headline(), *report.notes()]
-    if (best := best_run(output)) is not None:
+    if (best := best_run(output, read_runs(output, points[0].values))) is not None:
         notes.append(f"best single run in {best}")
     notes.append((f"{more} more settings and all else" if more > 0 else "report") + f" in {output / REPORT_FILE}")
     print_table(f"fine-tuning on {task.name}", COLUMNS, [row.cells() for row in report.rows[:_MOST_ROWS]], notes)
@@ -85,6 +101,25 @@ def run(arguments: argparse.Namespace) -> None:
             f"{len(failed)} of {len(points)} runs failed: {names}; see {LOG_FILE} in their folders in {output / RUNS_FOLDER}, "
             "the same command tries them again"
         )
+
+
+def _check_every_run(arguments: argparse.Namespace, task: Task) -> None:
+    """Refuse at once, before there is a folder, what every single run would refuse.
+
+    Raises:
+        BortError: if the task has no training rows, they are not there and not to be fetched, there is no such encoder, or a setting is
+            out of range.
+    """
+    from bort.cli.finetune import find_start
+    from bort.tasks.recipes import recipe
+
+    recommended = asdict(recipe(task.name))
+    for settings in (FinetuningSettings, OptimizerSettings, FinetuningRunSettings):
+        get_settings(settings, arguments, recommended)
+    if not arguments.download:
+        for segment in (*task.segment_names("train"), *task.segment_names("dev")):
+            task.path(segment)
+    find_start(arguments, task)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,6 +138,16 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         if action.dest not in _OF_THE_SWEEP and value != action.default:
             options[action.dest] = value
     return options
+
+
+def _given(words: Sequence[str]) -> set[str]:
+    """Names of the options in a command line, also of those that have their default's value there."""
+    parser = _parser()
+    for action in parser._actions:
+        action.default, action.required = argparse.SUPPRESS, False
+    for group in parser._mutually_exclusive_groups:
+        group.required = False
+    return set(vars(parser.parse_known_args(words)[0]))
 
 
 def _words(options: dict[str, Any]) -> list[str]:

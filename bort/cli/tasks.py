@@ -1,6 +1,7 @@
-"""List the tasks and what is there of their files; look at one closely, or download it.
+"""List the tasks and what is there of their files; look at one closely, download it, or see what runs have scored.
 
-bort tasks lists all; bort tasks NAME… reads the files of some to the last row; bort tasks download NAME… fetches their published files.
+bort tasks lists all; bort tasks NAME… reads the files of some to the last row; bort tasks download NAME… fetches their published files;
+bort tasks scores DIR… shows the dev scores of all complete runs in folders, and the averages of the benchmarks they complete.
 BORT_DATA_MIRROR is another place to fetch from: an http or https address, or a folder, with the published paths below it.
 """
 
@@ -9,24 +10,26 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from bort.errors import BortError
+from bort.errors import BortError, on_one_line
 
 if TYPE_CHECKING:
     from bort.tasks import Task
     from bort.tasks.inventory import SegmentState
     from bort.tasks.reading import Layout
 
-HELP = "the tasks and their files; download"
+HELP = "the tasks and their files; download; scores of runs"
+_NAMES_HELP = "tasks; all if none is given; after the word download, those to fetch; after the word scores, folders of runs"
 _BENCHMARKS = ("glue", "superglue", "race")
 _WIDTH_OF_A_FILE = 140
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help="tasks; all if none is given; after the word download, those to fetch")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=_NAMES_HELP)
     parser.add_argument(
         "--benchmark",
         action="append",
@@ -39,15 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """List, show or download."""
+    """List, show, download or compare."""
     from bort.tasks import TASKS, get_task
 
     names = list(arguments.names)
+    if names[:1] == ["scores"]:
+        if not names[1:] or arguments.benchmark:
+            raise BortError("scores are those of runs: name their folders, as in bort tasks scores runs, without --benchmark")
+        _scores(names[1:], arguments.json)
+        return
     fetches = names[:1] == ["download"]
     if fetches:
         names.pop(0)
     names += [task.name for task in TASKS if task.benchmark.lower() in arguments.benchmark]
-    chosen = [get_task(name, arguments.data_root) for name in names]
+    chosen = list(dict.fromkeys(get_task(name, arguments.data_root) for name in names))
     if not fetches:
         _list(chosen or [get_task(task.name, arguments.data_root) for task in TASKS], bool(arguments.names), arguments.json)
     elif not chosen:
@@ -55,8 +63,30 @@ def run(arguments: argparse.Namespace) -> None:
     elif arguments.json:
         raise BortError("--json is for lists; leave it out with download")
     else:
-        for task in dict.fromkeys(chosen):
+        for task in chosen:
             _download(task)
+
+
+def _scores(folders: list[str], json_file: str | None) -> None:
+    from bort.bench.report import print_table
+    from bort.files import write_text
+    from bort.training.benchmark_table import averages, find_runs, summarise
+
+    scores = summarise(find_runs(folders))
+    rows = []
+    for row in scores:
+        first, own = [row.task, str(row.runs)], f"{row.score:.4f}"
+        for segment, metrics in row.dev.items():
+            for metric, value in metrics.items():
+                rows.append([*first, metric if len(row.dev) == 1 else f"{segment} {metric}", f"{value:.4f}", own])
+                first, own = ["", ""], ""
+    found = averages(scores)
+    lines = [value if isinstance(value, str) else f"{name} {value:.4f}" for name, value in found.items()]
+    print_table("dev scores, means over the runs of a task", ["", "runs", "metric", "mean", "task"], rows, lines)
+    if json_file is not None:
+        tasks = [dataclasses.asdict(row) | {"score": row.score} for row in scores]
+        benchmarks = {name: None if isinstance(value, str) else value for name, value in found.items()}
+        write_text(json_file, json.dumps({"tasks": tasks, "benchmarks": benchmarks}, indent=2) + "\n")
 
 
 def _download(task: Task) -> None:
@@ -64,17 +94,17 @@ def _download(task: Task) -> None:
 
     report = download(task)
     if not report.fetched:
-        print(f"{task.name}: complete already; to fetch it again, move its files out of {report.folder} first")
+        print(on_one_line(f"{task.name}: complete already; to fetch it again, move its files out of {report.folder} first"))
         return
     for file in report.fetched:
         origin = "the official one" if file.known else "not checked: the official one is not known"
-        print(f"{task.name}: {file.url}, {file.size} bytes, SHA-256 {file.sha256} ({origin})")
-    print(f"{task.name}: in {report.folder}")
+        print(on_one_line(f"{task.name}: {file.url}, {file.size} bytes, SHA-256 {file.sha256} ({origin})"))
+    print(on_one_line(f"{task.name}: in {report.folder}"))
     if report.kept:
         kept = ", ".join(report.kept[:5]) + (f" and {len(report.kept) - 5} more" if len(report.kept) > 5 else "")
         print(f"bort: warning: {task.name}: kept as they were: {kept}; move them away to have the published ones", file=sys.stderr)
     for url in report.changed:
-        print(f"bort: warning: {url} is not the file that an earlier download found", file=sys.stderr)
+        print(f"bort: warning: {on_one_line(url)} is not the file that an earlier download found", file=sys.stderr)
 
 
 def _list(tasks: list[Task], closely: bool, json_file: str | None) -> None:
@@ -114,9 +144,10 @@ def _list(tasks: list[Task], closely: bool, json_file: str | None) -> None:
         print("≈ lines of a large file, counted only; bort tasks NAME reads them")
     for state in everything:
         for text in (*state.notes, *([f"damaged: {state.damage}"] if state.damage else [])):
-            print(text.replace("\n", "\\n"))
+            print(on_one_line(text))
     if json_file is not None:
-        write_text(json_file, json.dumps([_record(task, states[task.name]) for task in tasks], indent=2, ensure_ascii=False) + "\n")
+        # In ASCII: a damaged file's label, or a path, may hold what is in no encoding.
+        write_text(json_file, json.dumps([_record(task, states[task.name]) for task in tasks], indent=2) + "\n")
 
 
 def _present(state: SegmentState) -> str:
@@ -140,12 +171,11 @@ def _describe(task: Task, console: Any) -> None:
     from bort.tasks import diagnostic_tasks
     from bort.tasks.download import changes_since_download
     from bort.tasks.sources import SOURCES
-    from bort.tasks.task import default_data_root
 
-    root = task.data_root or default_data_root()
+    places = [task.root / folder for folder in task.folders]
     table = Table.grid(padding=(0, 2))
     table.add_row(task.name, task.benchmark)
-    table.add_row("folders", "\n".join(f"{root / folder}{'' if (root / folder).is_dir() else ' (not there)'}" for folder in task.folders))
+    table.add_row("folders", "\n".join(on_one_line(str(place)) + ("" if os.path.isdir(place) else " (not there)") for place in places))
     table.add_row("texts", _columns(task.segments[0].layout))
     numbered = "" if task.labels is None else ", ".join(f"{number} {label}" for number, label in enumerate(_labels(task).split(", ")))
     table.add_row("labels", numbered or _labels(task))
@@ -157,8 +187,12 @@ def _describe(task: Task, console: Any) -> None:
     files = [f"{segment.name} → {segment.leaderboard_file}" for segment in task.segments if segment.leaderboard_file]
     table.add_row("leaderboard", ", ".join(files))
     table.add_row("published", "\n".join(source.url for source in SOURCES[task.folders[0]]))
-    if changed := changes_since_download(task):
-        table.add_row("changed since the download", ", ".join(changed))
+    try:
+        changed = ", ".join(changes_since_download(task))
+    except BortError as error:
+        changed = on_one_line(f"cannot be told: {error}")
+    if changed:
+        table.add_row("changed since the download", changed)
     console.print(table)
 
 

@@ -1,9 +1,10 @@
 """Official files of a task fetched into its folder under the data root.
 
 Notable: a folder appears whole or not at all; in one that is there already, the files that stand in it are kept and only missing ones are
-added. An archive is known by its SHA-256 before it is opened. Beside the data stands ``downloaded.json`` with what was fetched and the
-digests of what it became, so that a later change is noticed. ``BORT_DATA_MIRROR`` takes the place of the published hosts: an http or https
-address, or a folder, with the files under the same paths. Several processes may ask for the same task: one fetches, the others wait.
+added. An archive is known by its SHA-256 before it is opened. Beside the data stands ``downloaded.json``, written last, with what was
+fetched, the digests of what was unpacked and the numbers of its files, so that a file that is another, or is not there, is noticed.
+``BORT_DATA_MIRROR`` takes the place of the published hosts: an http or https address, or a folder, with the files under the same paths.
+Several processes may ask for the same task: one fetches, the others wait.
 """
 
 from __future__ import annotations
@@ -15,28 +16,38 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from bort.errors import BortError
+from bort.errors import BortError, on_one_line
 from bort.files import whole_directory, whole_file, write_text
 from bort.tasks.archives import unpack
 from bort.tasks.mrpc import write_mrpc
 from bort.tasks.registry import get_task
-from bort.tasks.sources import SOURCES, Source
-from bort.tasks.task import Task, default_data_root
+from bort.tasks.sources import SOURCES, Source, is_address, place_of
+from bort.tasks.task import Task
 from bort.tasks.transfer import fetch, without_credentials
 
 MANIFEST = "downloaded.json"
 _LARGEST = 2 << 30  # bytes of a file whose size is not known
 _ELSEWHERE = "name another place with BORT_DATA_MIRROR"
 _RACE = re.compile(r"(?:\./)?(?:[^/]+/)?((?:train|dev|test)/(?:high|middle)/[0-9]+\.txt)")
-_RACE_FOLDERS = tuple(f"{segment}/{level}" for segment in ("train", "dev", "test") for level in ("high", "middle"))
+# Passages in Table 2 of Lai et al. (2017), each of which is one file.
+_RACE_ARTICLES = {
+    "train/high": 18728,
+    "train/middle": 6409,
+    "dev/high": 1021,
+    "dev/middle": 368,
+    "test/high": 1045,
+    "test/middle": 362,
+}
+# Nothing else is a name that the note of a download has; one with a slash or two dots would lead out of the folder.
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _IN_TOP_FOLDER = re.compile(r"(?:\./)?(?:[^/]+/)?([^/]+)")
 
 
@@ -91,19 +102,31 @@ def download(task_or_name: Task | str, data_root: Path | str | None = None, prog
     task = get_task(task_or_name) if isinstance(task_or_name, str) else task_or_name
     if data_root is not None:
         task = dataclasses.replace(task, data_root=Path(data_root))
-    folder = (task.data_root or default_data_root()) / task.folders[0]
+    folder = task.folder
     if is_complete(task):
         return DownloadReport(task.name, folder)
+    places = [place_of(source) for source in SOURCES[task.folders[0]]]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _alone(folder.parent):
         if is_complete(task):
             return DownloadReport(task.name, folder)
-        return _download(task, folder, progress)
+        return _download(task, places, progress)
 
 
 def is_complete(task: Task) -> bool:
-    """Whether all files of a task are there."""
-    return all(task.is_present(segment.name) for segment in task.segments)
+    """Whether all files of a task are there; in folders of many files, as many as were downloaded or, if none were, as are published.
+
+    Raises:
+        BortError: if that cannot be seen, for want of permission or because the note of the download is damaged.
+    """
+    if not all(task.is_present(segment.name) for segment in task.segments):
+        return False
+    if not any(segment.parts for segment in task.segments):
+        return True
+    if noted := _read_manifest(task.folder).get("files"):
+        return all(_count_files(task.folder / name) >= count for name, count in noted.items())
+    folders = [f"{segment.file}/{part}" for segment in task.segments for part in segment.parts]
+    return all(_count_files(task.folder / name) >= _RACE_ARTICLES[name] for name in folders)
 
 
 def changes_since_download(task: Task) -> list[str]:
@@ -112,12 +135,13 @@ def changes_since_download(task: Task) -> list[str]:
     Raises:
         BortError: if the note of the download is damaged.
     """
-    folder = (task.data_root or default_data_root()) / task.folders[0]
+    folder = task.folder
     contents = _read_manifest(folder).get("contents", {})
     return [name for name, digest in contents.items() if not (folder / name).exists() or _digest(folder / name) != digest]
 
 
-def _download(task: Task, folder: Path, progress: bool) -> DownloadReport:
+def _download(task: Task, places: list[str], progress: bool) -> DownloadReport:
+    folder = task.folder
     # Left by a process that was killed; nobody else works here while the lock is held.
     for stale in folder.parent.glob(f".{folder.name}.*.partial"):
         if stale.is_dir() and not stale.is_symlink():
@@ -126,10 +150,10 @@ def _download(task: Task, folder: Path, progress: bool) -> DownloadReport:
         unpacked = Path(scratch, "unpacked")
         unpacked.mkdir()
         files, fetched = [], []
-        for source in SOURCES[task.folders[0]]:
-            file = _fetch(source, folder.parent, Path(scratch), progress)
+        for source, place in zip(SOURCES[task.folders[0]], places, strict=True):
+            file = _fetch(source, place, folder.parent, Path(scratch), progress)
             files.append(file)
-            fetched.append(_checked(source, file))
+            fetched.append(_checked(source, place, file))
         _fill(task, unpacked, files, fetched[0].url)
         changed = _changed_sources(folder, fetched)
         kept = _place(unpacked, folder, fetched)
@@ -146,7 +170,7 @@ def _fill(task: Task, folder: Path, files: list[Path], url: str) -> None:
         shutil.copyfile(files[0], folder / task.segments[0].file)
     else:
         unpack(files[0], folder, _race_file if key == "race" else _file_of(task), called=url)
-    for name in _RACE_FOLDERS if key == "race" else [segment.file for segment in task.segments]:
+    for name in _RACE_ARTICLES if key == "race" else [segment.file for segment in task.segments]:
         if not (folder / name).exists():
             raise BortError(f"{url}: holds no {name}, so it is not {task.name}; {_ELSEWHERE}")
 
@@ -167,21 +191,9 @@ def _file_of(task: Task) -> Callable[[str], str | None]:
     return place
 
 
-def _mirrored(source: Source) -> str:
-    """Where a published file is to be had: its address, or the path of a file."""
-    mirror = os.environ.get("BORT_DATA_MIRROR", "")
-    path = urlsplit(source.url).path
-    if not mirror:
-        return source.url
-    if mirror.startswith(("http://", "https://")):
-        return mirror.rstrip("/") + path
-    return str(Path(mirror).expanduser() / path.lstrip("/"))
-
-
-def _fetch(source: Source, folder: Path, scratch: Path, progress: bool) -> Path:
+def _fetch(source: Source, place: str, folder: Path, scratch: Path, progress: bool) -> Path:
     """A published file on this machine: in ``scratch``, or where the mirror has it."""
-    place = _mirrored(source)
-    if place.startswith(("http://", "https://")):
+    if is_address(place):
         # A broken download is kept in the folder, and goes on there; only a whole file comes away.
         fetch(place, folder / f".{source.name}", source.size or _LARGEST, progress)
         return (folder / f".{source.name}").rename(scratch / source.name)
@@ -192,8 +204,8 @@ def _fetch(source: Source, folder: Path, scratch: Path, progress: bool) -> Path:
     return Path(place)
 
 
-def _checked(source: Source, file: Path) -> Fetched:
-    url = without_credentials(_mirrored(source))
+def _checked(source: Source, place: str, file: Path) -> Fetched:
+    url = without_credentials(place)
     size, sha256 = file.stat().st_size, _digest(file)
     if source.sha256 not in (None, sha256):
         with file.open("rb") as opened:
@@ -205,12 +217,13 @@ def _checked(source: Source, file: Path) -> Fetched:
 
 def _place(unpacked: Path, folder: Path, fetched: list[Fetched]) -> list[str]:
     """Put files where they belong, with the note of the download; names of those that were there and are kept."""
-    entries = sorted(entry.name for entry in unpacked.iterdir())
+    # Made of what was unpacked: what stands in the folder may be something else, and is to be told apart.
+    manifest = _manifest(unpacked, fetched)
     if not folder.exists():
         with whole_directory(folder) as whole:
-            for name in entries:
-                (unpacked / name).rename(whole / name)
-            _write_manifest(whole, entries, fetched)
+            for entry in sorted(unpacked.iterdir()):
+                entry.rename(whole / entry.name)
+            write_text(whole / MANIFEST, manifest)
         return []
     kept = []
     for file in sorted(path for path in unpacked.rglob("*") if path.is_file()):
@@ -220,16 +233,26 @@ def _place(unpacked: Path, folder: Path, fetched: list[Fetched]) -> list[str]:
         else:
             with whole_file(folder / relative) as partial:
                 shutil.copyfile(file, partial)
-    _write_manifest(folder, entries, fetched)
+    write_text(folder / MANIFEST, manifest)
     return kept
 
 
-def _write_manifest(folder: Path, entries: list[str], fetched: list[Fetched]) -> None:
+def _manifest(unpacked: Path, fetched: list[Fetched]) -> str:
+    """The text of the note of a download."""
+    entries = sorted(unpacked.iterdir())
     manifest = {
         "fetched": [dataclasses.asdict(record) for record in fetched],
-        "contents": {name: _digest(folder / name) for name in entries},
+        "contents": {entry.name: _digest(entry) for entry in entries},
+        "files": {entry.name: _count_files(entry) for entry in entries},
     }
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    return json.dumps(manifest, indent=2) + "\n"
+
+
+def _count_files(path: Path) -> int:
+    """Files below a folder, without those that a killed process left half-written; 1 for a file, 0 for what is not there."""
+    if path.is_dir():
+        return sum(not name.startswith(".") for _, _, files in os.walk(path) for name in files)
+    return int(path.is_file())
 
 
 def _changed_sources(folder: Path, fetched: list[Fetched]) -> list[str]:
@@ -239,17 +262,32 @@ def _changed_sources(folder: Path, fetched: list[Fetched]) -> list[str]:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The note of a download; empty if there is none."""
     path = folder / MANIFEST
-    if not path.is_file():
-        return {}
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        names = [*manifest["contents"], *(record["url"] + record["sha256"] for record in manifest["fetched"])]
-        if not all(isinstance(name, str) for name in names) or any("/" in name for name in manifest["contents"]):
-            raise ValueError("not as bort writes it")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise BortError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise BortError(f"{path}: damaged ({error}); remove it") from error
+    if not _is_manifest(manifest):
+        raise BortError(f"{path}: damaged (not as bort writes it); remove it")
     return manifest  # type: ignore[no-any-return]
+
+
+def _is_manifest(value: Any) -> bool:
+    """Whether a JSON value is the note of a download, with names that lead nowhere else."""
+    fields = {"fetched": list, "contents": dict, "files": dict}
+    if not isinstance(value, dict) or any(not isinstance(value.get(name), kind) for name, kind in fields.items()):
+        return False
+    records = [record.get(name) if isinstance(record, dict) else None for record in value["fetched"] for name in ("url", "sha256")]
+    return (
+        all(isinstance(text, str) for text in [*records, *value["contents"].values()])
+        and all(type(count) is int for count in value["files"].values())
+        and all(_NAME.fullmatch(name) for name in [*value["contents"], *value["files"]])
+    )
 
 
 def _digest(path: Path) -> str:
@@ -257,7 +295,7 @@ def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     if path.is_dir():
         for file in sorted(path.rglob("*")):
-            if file.is_file():
+            if file.is_file() and not file.name.startswith("."):
                 digest.update(f"{file.relative_to(path)} {_digest(file)}\n".encode())
         return digest.hexdigest()
     with path.open("rb") as opened:
@@ -268,10 +306,14 @@ def _digest(path: Path) -> str:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, which ends with the process however it ends."""
+    """Hold a folder's lock, which ends with the process however it ends; says so if another process has to be waited for."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(on_one_line(f"bort: another process downloads to {folder}; waiting for it"), file=sys.stderr, flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

@@ -20,8 +20,8 @@ class SegmentState:
 
     Attributes:
         name: of the segment.
-        path: its file or folder; None if it is not there.
-        size: how many it has of the segment's unit; None if it is not there, damaged, or has too many files for a quick look.
+        path: its file or folder; None if it is not there, or nobody may look.
+        size: how many it has of the segment's unit; None if it is not there, damaged, or too much for a quick look in many files.
         rows_read: whether every row was read and found in order; False if lines or files were only counted.
         damage: what is wrong with it; None if nothing is.
         notes: what is odd, but can be read.
@@ -41,22 +41,25 @@ def inspect_segment(task: Task, segment_name: str, thorough: bool = False) -> Se
     Args:
         thorough: read every row; otherwise the lines of large files are counted only, and of a folder of many files only the files.
     """
-    if not task.is_present(segment_name):
-        return SegmentState(segment_name)
-    path = task.path(segment_name)
+    segment, path = task.segment(segment_name), None
     try:
+        if not task.is_present(segment_name):
+            return SegmentState(segment_name)
+        path = task.path(segment_name)
         files = task.files(segment_name)
-        if not thorough and len(files) > _MANY_FILES:
-            return SegmentState(segment_name, path, notes=(f"{path}: {len(files)} files, not read",))
-        if not thorough and sum(file.stat().st_size for file in files) > _READ_WHOLE:
-            return SegmentState(segment_name, path, _count_lines(path, task.segment(segment_name)))
+        if not thorough and (len(files) > _MANY_FILES or sum(file.stat().st_size for file in files) > _READ_WHOLE):
+            if segment.parts:
+                return SegmentState(segment_name, path, notes=(f"{path}: {len(files)} files, not read",))
+            return SegmentState(segment_name, path, _count_lines(path, segment))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             examples = task.examples(segment_name)
-    except (BortError, OSError) as error:
+    except BortError as error:
         return SegmentState(segment_name, path, damage=str(error))
+    except OSError as error:
+        return SegmentState(segment_name, path, damage=f"{error.filename or path}: {error.strerror}")
     notes = tuple(str(warning.message) for warning in caught)
-    return SegmentState(segment_name, path, task.segment(segment_name).size(examples), True, notes=notes)
+    return SegmentState(segment_name, path, segment.size(examples), True, notes=notes)
 
 
 def _count_lines(path: Path, segment: Segment) -> int:

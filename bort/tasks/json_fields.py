@@ -1,14 +1,16 @@
 """Fields of JSON objects from files that nobody vouches for: each is of the kind it should be, or an error says where it is not.
 
 Notable: half of a surrogate pair, which JSON can write and no encoding can hold, is refused here rather than by a tokenizer much later, and
-a number is an ``idx`` only if it fits into 63 bits, so that no digits without end are ever converted.
+a number is an ``idx`` only if it fits into 63 bits, so that no digits without end are ever converted. ``NaN`` and infinity, which Python
+reads and writes but JSON does not know, are refused.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from bort.errors import BortError
 
@@ -35,7 +37,7 @@ class JsonObject:
             BortError: if it is not JSON, or not an object.
         """
         try:
-            values = json.loads(text)
+            values = json.loads(text, parse_constant=_no_number, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise BortError(f"{where}: not JSON: {error}") from error
         return cls._of(values, where)
@@ -95,3 +97,14 @@ class JsonObject:
     def children(self, name: str, called: str) -> list[JsonObject]:
         """The objects of a field that holds a list of them; an error calls them ``called`` and counts from 1."""
         return [self._of(value, f"{self.where}, {called} {number}") for number, value in enumerate(self.items(name), start=1)]
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{digits:.40} is too large a number")
+    return value

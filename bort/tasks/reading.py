@@ -75,9 +75,11 @@ class Table:
         """As ``Layout.rows``; ``id`` counts the rows that are returned, from 0."""
         lines = read_lines(path)
         header = self.header or tuple(next(lines, (1, ""))[1].split("\t"))
-        for name in (*self.texts, self.label) if labelled else self.texts:
-            if name not in header:
+        for name in (*self.texts, self.label):
+            if name not in header and (labelled or name != self.label):
                 raise BortError(f'{path}, line 1: the header has no column "{name}"; it has {", ".join(header):.200}')
+            if header.count(name) > 1:
+                raise BortError(f'{path}, line 1: the header has the column "{name}" {header.count(name)} times')
         text_columns = [header.index(name) for name in self.texts]
         label_column = header.index(self.label) if self.label in header else None
         width = 1 + max(*text_columns, -1 if label_column is None else label_column)
@@ -85,6 +87,9 @@ class Table:
         count = 0
         for line, text in lines:
             cells = text.split("\t")
+            if len(cells) > len(header):
+                # What stands behind a tab within a text would be lost, or taken for the next column.
+                raise BortError(f"{path}, line {line}: {len(cells)} columns where there are {len(header)}; a text can hold no tab")
             if len(cells) >= width:
                 label = None if label_column is None else cells[label_column]
                 yield Row(line, count, tuple(cells[column] for column in text_columns), label, f"{path}, line {line}")

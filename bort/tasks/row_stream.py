@@ -1,12 +1,13 @@
 """Rows from a file or a pipe that may never end: tab-separated texts or JSON lines, as examples with the ids they came with.
 
 Notable: rows are handed on in groups of what has arrived, so that a pipe that trickles is answered at once, and one that pours is answered
-in large batches; memory depends on the largest group and not on the length of the input. A row is answered for itself, also where the
-task's own files hold several in one line.
+in large batches; memory depends on the largest group and not on the length of the input. Blank lines wait for a row to follow: at the
+end of the input they are none, as in the tasks' own files. A row is answered for itself, also where those files hold several in one line.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ from bort.tasks.json_fields import JsonObject
 from bort.tasks.reading import JsonLines, Table
 from bort.tasks.task import Example, Task
 
-FORMATS = ("auto", "tsv", "jsonl")
 _BLOCK = 2**20
 _LONGEST_ROW = 2**24
+_MOST_ROWS = 2**18
 _ID_FIELDS = ("idx", "id", "index")
 _ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".tsv": "tsv", ".txt": "tsv"}
 
@@ -49,32 +50,45 @@ def row_format(name: str, first_bytes: bytes) -> str:
 
 
 def read_rows(descriptor: int, name: str, task: Task, form: str = "auto") -> Iterator[tuple[str, list[StreamedRow], int]]:
-    """Yield (format, rows, bytes read for them) of each group of rows that has arrived, in order.
+    """Yield (format, rows, bytes read for them) of each group of rows that has arrived, in order; no group is empty.
 
     Args:
         descriptor: open for reading.
         name: of the input, for messages.
         task: says how many texts a row has, and under which names a JSON object may hold them.
-        form: one of ``FORMATS``.
+        form: ``tsv``, ``jsonl``, or ``auto`` for what ``row_format`` says.
 
     Raises:
         BortError: if a row is not UTF-8, is too long, or does not have the texts of the task; names the line.
     """
-    number = 0
+    number = blank = waiting = 0
     for lines, size in _arriving_lines(descriptor, name):
-        if number == 0:
-            form = row_format(name, lines[0]) if form == "auto" else form
+        waiting += size
+        if number == blank == 0:
             lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
-        rows = []
+        rows: list[StreamedRow] = []
         for line in lines:
-            where = f"{name}, line {number + 1}"
-            try:
-                text = line.decode("utf-8").removesuffix("\r")
-            except UnicodeDecodeError as error:
-                raise BortError(f"{where}: not UTF-8 at byte {error.start} of the line; convert the file first") from None
-            rows.append(_json_row(text, where, task, number) if form == "jsonl" else _table_row(text, where, task, number))
-            number += 1
-        yield form, rows, size
+            line = line.removesuffix(b"\r")
+            if not line:
+                blank += 1
+                continue
+            form = row_format(name, line) if form == "auto" else form
+            for row in itertools.chain(itertools.repeat(b"", blank), [line]):
+                if len(rows) == _MOST_ROWS:
+                    yield form, rows, 0
+                    rows = []
+                try:
+                    rows.append(_row(row, form, f"{name}, line {number + 1}", task, number))
+                except BortError:
+                    # The rows before a bad one are answered, whether or not they arrived together with it.
+                    if rows:
+                        yield form, rows, 0
+                    raise
+                number += 1
+            blank = 0
+        if rows:
+            yield form, rows, waiting
+            waiting = 0
 
 
 def _arriving_lines(descriptor: int, name: str) -> Iterator[tuple[list[bytes], int]]:
@@ -91,6 +105,14 @@ def _arriving_lines(descriptor: int, name: str) -> Iterator[tuple[list[bytes], i
             count, size = count + len(lines), 0
     if rest:
         yield [rest], size
+
+
+def _row(line: bytes, form: str, where: str, task: Task, number: int) -> StreamedRow:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BortError(f"{where}: not UTF-8 at byte {error.start} of the line; convert the file first") from None
+    return _json_row(text, where, task, number) if form == "jsonl" else _table_row(text, where, task, number)
 
 
 def _num_texts(task: Task) -> int:

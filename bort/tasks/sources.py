@@ -7,7 +7,13 @@ copied from there and not computed here: this table was written without a way to
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bort.errors import BortError
 
 
 @dataclass(frozen=True)
@@ -70,3 +76,33 @@ SOURCES: dict[str, tuple[Source, ...]] = {
     ),
 }
 """The files that each official folder under the data root is made of."""
+
+
+def is_address(place: str) -> bool:
+    """Whether what ``place_of`` gave is an http or https address, and not a path."""
+    return place.startswith(("http://", "https://"))
+
+
+def place_of(source: Source) -> str:
+    """Where a published file is to be had: its address, or what stands for it in the mirror, an address or a path.
+
+    Raises:
+        BortError: if ``BORT_DATA_MIRROR`` is neither an http or https address nor a path.
+    """
+    mirror = os.environ.get("BORT_DATA_MIRROR", "")
+    path = urlsplit(source.url).path
+    if not mirror:
+        return source.url
+    if "://" not in mirror:
+        return str(Path(mirror).expanduser() / path.lstrip("/"))
+    scheme, _, rest = mirror.partition("://")
+    try:
+        parts = urlsplit(mirror)
+        fits = scheme.lower() in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fits = False
+    if not fits:
+        # What stands before the @ may be a password.
+        shown = re.sub("//.*@", "//", mirror)
+        raise BortError(f"BORT_DATA_MIRROR is {shown}; give an http or https address, or a folder, with the published paths below it")
+    return f"{scheme.lower()}://{rest.rstrip('/')}{path}"

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bort.errors import BortError
+from bort.errors import BortError, on_one_line
 from bort.files import whole_file, write_text
 from bort.tasks.registry import TASKS, get_task
 from bort.tasks.submission_checks import Problem, check_predictions
-from bort.tasks.submission_files import find_prediction_files, missing_file, read_prediction_file
+from bort.tasks.submission_files import find_prediction_files, missing_file, read_prediction_file, similar_file
 from bort.tasks.submission_filling import majority_file
 from bort.tasks.task import Example, Segment, Task
 
@@ -72,7 +72,7 @@ def check_submission(benchmark: str, folder: Path | str, data_root: Path | str |
     for name, (task, segment) in wanted.items():
         if name in places:
             _judge(submission, task, segment, name, places[name])
-        elif fill_majority:
+        elif fill_majority and similar_file(name, places) is None:
             _fill(submission, task, segment, name)
         else:
             submission.problems.append(missing_file(name, task.name, task.predicted_by, places))
@@ -163,8 +163,10 @@ def _test_rows(submission: Submission, task: Task, segment: Segment, name: str) 
 def _write_note(path: Path, filled: Mapping[str, str], keep_old: bool) -> None:
     note = path.parent / NOTE
     old = note.read_text("utf-8", errors="replace").splitlines() if note.is_file() else []
-    new = [f"{path.name}: {name}: no model's predictions; every answer is {answer}" for name, answer in filled.items()]
-    kept = [line for line in old if line not in new and (keep_old or not line.startswith(f"{path.name}: "))]
+    # A line of its own for each, whatever the name of the zip holds.
+    zip_name = on_one_line(path.name)
+    new = [f"{zip_name}: {name}: no model's predictions; every answer is {answer}" for name, answer in filled.items()]
+    kept = [line for line in old if line not in new and (keep_old or not line.startswith(f"{zip_name}: "))]
     if kept or new:
         write_text(note, "".join(f"{line}\n" for line in kept + new))
     elif old:

@@ -15,6 +15,7 @@ from typing import Any
 from bort.tasks.task import Example, Task
 
 Judge = Callable[[Task, Sequence[Example], Any], Iterator[tuple[str, str]]]
+_SCORE = re.compile(r"(?:0|[1-9][0-9]{0,8})\.[0-9]{3}")
 IN_ORDER = "write one row for each row of the test file, in its order"
 
 
@@ -92,7 +93,7 @@ def judge_letters(task: Task, rows: Sequence[Example], value: Any) -> Iterator[t
 def _is_answer(task: Task, value: object) -> bool:
     if task.is_regression:
         low, high = task.score_range
-        return isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}\.[0-9]{3}", value) is not None and low <= float(value) <= high
+        return isinstance(value, str) and _SCORE.fullmatch(value) is not None and low <= float(value) <= high
     # JSON's true and 1 are equal in Python, but not in a file.
     return any(type(value) is type(label) and value == label for label in task.leaderboard_labels)
 

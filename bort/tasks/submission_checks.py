@@ -2,8 +2,9 @@
 
 Notable: how forgiving a leaderboard's own reader is, nobody outside knows. A file refused here costs a correction and a file refused there
 one of a few submissions a month, so a file passes only as bort/tasks/leaderboard.py would write it: UTF-8 without a byte-order mark, line
-feeds, no blank lines, these fields and no others, every row in the order of the test file. Only the last line feed may be missing. Files
-come from anywhere, so their size is bounded, and JSON with a key twice, NaN or nesting without end is refused as what it is.
+feeds, no blank lines, these fields and no others, every row in the order of the test file, scores as ``0.979`` and not ``00.979``. Only the
+last line feed may be missing, and JSON's own freedoms remain: space between its signs, the order of fields, escapes in a text. Files come
+from anywhere, so their size is bounded, and JSON with a key twice, NaN or nesting without end is refused as what it is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from bort.errors import on_one_line
 from bort.tasks.leaderboard import glue_table, json_lines, multirc_answers, race_answers, record_answers
 from bort.tasks.submission_answers import (
     IN_ORDER,
@@ -56,7 +58,7 @@ class Problem:
     def __str__(self) -> str:
         """One line, whatever a file's name holds."""
         place = self.file if self.line is None else f"{self.file}, line {self.line}"
-        return f"{place}: {self.what}; {self.remedy}".replace("\n", "\\n").replace("\r", "\\r")
+        return on_one_line(f"{place}: {self.what}; {self.remedy}")
 
 
 @dataclass

@@ -19,6 +19,8 @@ _FILL = "--fill_majority fills it in"
 def find_prediction_files(folder: Path, problems: list[Problem]) -> dict[str, list[Path]]:
     """Tables and JSON lines by file name, in ``folder`` itself and in every folder called ``predictions`` under it, links included.
 
+    What has the name of one counts, whatever it is: a link that leads nowhere is a file that somebody wanted to hand in.
+
     Args:
         folder: a folder of files, a run or a folder of runs.
         problems: takes the folders that cannot be read.
@@ -42,9 +44,9 @@ def find_prediction_files(folder: Path, problems: list[Problem]) -> dict[str, li
         visited.add(os.path.realpath(parent))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if Path(parent) == folder or os.path.basename(parent) == "predictions":
-            for name in sorted(files):
+            for name in sorted([*files, *folders]):
                 path = Path(parent, name)
-                if path.suffix in (".tsv", ".jsonl") and not name.startswith(".") and path.is_file():
+                if path.suffix.lower() in (".tsv", ".jsonl") and not name.startswith("."):
                     found.setdefault(name, []).append(path)
     return found
 
@@ -53,6 +55,10 @@ def read_prediction_file(paths: Sequence[Path], problems: list[Problem]) -> byte
     """What files of one name hold, as far as a prediction file can be long; None if they differ or one cannot be read."""
     contents = None
     for path in paths:
+        # A link that leads nowhere, a folder, or a pipe, which would be waited for without end.
+        if not os.path.isfile(path):
+            problems.append(Problem(str(path), None, "not a regular file", "put the prediction file in its place, or remove it"))
+            return None
         try:
             with path.open("rb") as file:
                 other = file.read(MAX_FILE_BYTES + 1)
@@ -68,11 +74,15 @@ def read_prediction_file(paths: Sequence[Path], problems: list[Problem]) -> byte
     return contents
 
 
+def similar_file(name: str, found: Mapping[str, Sequence[Path]]) -> Path | None:
+    """A file that is called ``name`` but for capital and small letters, if there is one."""
+    return next((paths[0] for other, paths in found.items() if other.casefold() == name.casefold()), None)
+
+
 def missing_file(name: str, task_name: str, predicted_by: str | None, found: Mapping[str, Sequence[Path]]) -> Problem:
     """That there is no file called ``name``, and how it would be made."""
-    similar = [other for other in found if other.casefold() == name.casefold()]
-    if similar:
-        return Problem(name, None, "missing", f"rename {found[similar[0]][0]}")
+    if similar := similar_file(name, found):
+        return Problem(name, None, "missing", f"rename {similar}")
     if predicted_by:
         return Problem(
             name, None, "missing", f"bort predict --checkpoint DIR --task {task_name} makes it with a model of {predicted_by}, {_FILL}"

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import stat
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -132,9 +134,14 @@ class Task:
         return self.written_labels or self.labels or ()
 
     @property
-    def official_sizes(self) -> Mapping[str, int]:
-        """How many rows, passages or questions the benchmark publishes, by segment name."""
-        return {segment.name: segment.official_size for segment in self.segments}
+    def root(self) -> Path:
+        """Folder that holds ``folders``, whether it was named or is the default."""
+        return self.data_root or default_data_root()
+
+    @property
+    def folder(self) -> Path:
+        """The official folder of the task's files, which need not be there."""
+        return self.root / self.folders[0]
 
     def segment_names(self, role: str) -> tuple[str, ...]:
         """Names of the segments of a role, ``train``, ``dev`` or ``test``; empty if the task has none."""
@@ -152,21 +159,25 @@ class Task:
         raise BortError(f'{self.name} has no segment "{name}"; it has {", ".join(segment.name for segment in self.segments)}')
 
     def is_present(self, segment_name: str) -> bool:
-        """Whether all of a segment's files are there to be read."""
+        """Whether all of a segment's files are there to be read.
+
+        Raises:
+            BortError: if that cannot be seen, for want of permission for example.
+        """
         return any(self._missing(place, segment_name) is None for place in self._places(segment_name))
 
     def path(self, segment_name: str) -> Path:
         """File that holds a segment, or the folder of its ``parts``: the first that exists in ``folders``.
 
         Raises:
-            BortError: if there is none; names the places looked at.
+            BortError: if there is none, or it cannot be looked for; names the places looked at.
         """
         places = self._places(segment_name)
         for place in places:
             if self._missing(place, segment_name) is None:
                 return place
         missing = self._missing(places[0], segment_name) or self.segment(segment_name).file
-        roots = [str((self.data_root or default_data_root()) / folder) for folder in self.folders]
+        roots = [str(self.root / folder) for folder in self.folders]
         raise BortError(
             f"{self.name}: no {missing} in {', '.join(roots)}; get the {self.benchmark} files from "
             f"{_SITES[self.benchmark]} and put them there, or name the folder that holds {self.folders[0]} with --data_root"
@@ -183,14 +194,13 @@ class Task:
         return [file for part in parts for file in _articles(path / part)] if parts else [path]
 
     def _places(self, segment_name: str) -> list[Path]:
-        root = self.data_root or default_data_root()
-        return [root / folder / self.segment(segment_name).file for folder in self.folders]
+        return [self.root / folder / self.segment(segment_name).file for folder in self.folders]
 
     def _missing(self, place: Path, segment_name: str) -> str | None:
         """What is not there of a segment that should stand at ``place``."""
         segment = self.segment(segment_name)
         if not segment.parts:
-            return None if place.is_file() else segment.file
+            return None if _is_file(place) else segment.file
         return next((f"{segment.file}/{part}/*.txt" for part in segment.parts if not _articles(place / part)), None)
 
     def examples(self, segment_name: str) -> list[Example]:
@@ -235,10 +245,8 @@ class Task:
 
     def _score(self, raw: object, where: str) -> float:
         low, high = self.score_range
-        try:
-            score = float(str(raw))
-        except ValueError:
-            score = math.nan
+        # Python would read 0_3 and the digits of other scripts, too.
+        score = float(str(raw)) if _SCORE.fullmatch(str(raw)) else math.nan
         if not low <= score <= high:
             raise BortError(f"{where}: score {_quoted(raw)} is not a number from {low:g} to {high:g}")
         return score
@@ -247,9 +255,23 @@ class Task:
 def _articles(folder: Path) -> list[Path]:
     """The ``.txt`` files of a folder by number: 2.txt before 10.txt."""
     try:
-        return sorted(folder.glob("*.txt"), key=lambda file: (len(file.name), file.name))
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith(".txt")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except OSError as error:
         raise BortError(f"{folder}: {error.strerror}") from error
+    return [folder / name for name in sorted(names, key=lambda name: (len(name), name))]
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file; pathlib would call one a program may not look at missing, or raise, depending on Python's version."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise BortError(f"{path}: {error.strerror}") from error
 
 
 def _named(example_id: ExampleId) -> str:
@@ -265,6 +287,7 @@ def _quoted(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
+_SCORE = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]+)?")
 _SITES = {
     "GLUE": "https://gluebenchmark.com/tasks",
     "SuperGLUE": "https://super.gluebenchmark.com/tasks",

@@ -21,7 +21,7 @@ import urllib3
 from requests.utils import get_auth_from_url, urldefragauth
 from tqdm import tqdm
 
-from bort.errors import BortError
+from bort.errors import BortError, on_one_line
 from bort.files import write_text
 
 PAUSES = (1.0, 2.0, 4.0, 8.0)
@@ -31,6 +31,8 @@ _TIMEOUTS = (15.0, 60.0)  # seconds to connect, and between two arrivals
 _REDIRECTS = 10
 _COPIED_AT_ONCE = 1 << 16
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
+# Digits of a size; more would be converted without end, and mean nothing.
+_SIZE = "[0-9]{1,18}"
 _BY_MIRROR = "name another place with BORT_DATA_MIRROR"
 
 
@@ -171,15 +173,15 @@ def _version(response: requests.Response, url: str) -> _Version:
     # A weak tag vouches for the meaning, not for the bytes.
     mark = response.headers.get("Last-Modified") if tag is None or tag.startswith("W/") else tag
     if response.status_code == 206:
-        total = re.fullmatch(r"bytes \d+-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        total = re.fullmatch(rf"bytes {_SIZE}-{_SIZE}/({_SIZE})", response.headers.get("Content-Range", ""))
         return _Version(url, mark, int(total[1]) if total else None)
     length = response.headers.get("Content-Length", "")
-    return _Version(url, mark, int(length) if length.isdecimal() else None)
+    return _Version(url, mark, int(length) if re.fullmatch(_SIZE, length) else None)
 
 
 def _is_rest(response: requests.Response, begun: _Version | None, version: _Version, have: int) -> bool:
     """Whether a partial answer begins where ``have`` bytes of the same file end, and goes to its end."""
-    place = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
+    place = re.fullmatch(rf"bytes ({_SIZE})-({_SIZE})/({_SIZE})", response.headers.get("Content-Range", ""))
     if begun is None or place is None or begun.size not in (None, version.size) or version.mark not in (None, begun.mark):
         return False
     return int(place[1]) == have and int(place[2]) + 1 == int(place[3])
@@ -189,7 +191,7 @@ def _begun(partial: Path, url: str) -> _Version | None:
     """What a partial file is the beginning of; None if there is none from this address, or nobody knows."""
     try:
         version = _Version(**json.loads(_note(partial).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return version if version.url == url and isinstance(version.mark, str) and _size(partial) else None
 
@@ -209,6 +211,5 @@ def _size(path: Path) -> int:
 
 def _first_line(error: Exception) -> str:
     """What a library says, which may quote a server, on one line and cut."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = "".join(character if character.isprintable() else "?" for character in text)
+    text = on_one_line(" ".join(str(error).split()) or type(error).__name__)
     return text if len(text) <= 160 else f"{text[:160]}…"

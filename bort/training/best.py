@@ -24,6 +24,7 @@ from bort.tokenizer import Tokenizer
 from bort.training.checkpoint import explained_writing, remove_whole
 
 BEST_FOLDER, EVALUATION_FILE = "best", "evaluation.json"
+_ASIDE_FOLDER = ".best_of_checkpoint"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class TrainedModel:
 
 
 class BestModel:
-    """What ``best/`` of one run holds.
+    """What ``best/`` of one run holds. Checkpoints beyond ``first_step`` must be gone by then: their run would miss what is forgotten here.
 
     Args:
         run: its folder.
@@ -66,7 +67,7 @@ class BestModel:
     """
 
     def __init__(self, run: Path, first_step: int, measure: str, higher_is_better: bool = False) -> None:
-        self._best, self._aside, self._next = run / BEST_FOLDER, run / ".best_of_checkpoint", run / ".best.next.partial"
+        self._best, self._aside, self._next = run / BEST_FOLDER, run / _ASIDE_FOLDER, run / ".best.next.partial"
         self._checkpoint, self._measure, self._sign = first_step, measure, 1.0 if higher_is_better else -1.0
         for folder in (self._best, self._aside):
             if folder.exists() and read_evaluation(folder, measure)["step"] > first_step:
@@ -112,6 +113,16 @@ class BestModel:
         self._checkpoint = checkpoint
         if self._aside.exists():
             remove_whole(self._aside)
+
+
+def known_best(run: Path, first_step: int, measure: str) -> int:
+    """Updates after which the best model was met that a run knows when it goes on from ``first_step``; 0 without one. Changes nothing.
+
+    Raises:
+        BortError: if ``best/`` is there but is not what :class:`BestModel` writes.
+    """
+    steps = [read_evaluation(folder, measure)["step"] for folder in (run / BEST_FOLDER, run / _ASIDE_FOLDER) if folder.exists()]
+    return max((step for step in steps if step <= first_step), default=0)
 
 
 def read_evaluation(folder: Path, measure: str) -> dict[str, Any]:

@@ -25,8 +25,10 @@ import bort
 from bort.engine import Engine
 from bort.errors import BortError
 from bort.files import whole_directory
+from bort.model_directory import CONFIG_FILE
 from bort.parameters import read_parameters, write_parameters
 from bort.tokenizer import Tokenizer
+from bort.training.journal import METRICS_FILE
 
 STATE_FILE = "state.json"
 _WRITTEN_WHOLE = (
@@ -211,6 +213,17 @@ def forget_later_work(run: Path, step: int) -> None:
     remove_checkpoints(run, step)
 
 
+def require_own(run: Path, folder: Path) -> None:
+    """Refuse to remove or replace a folder within ``run`` that no run there can have written.
+
+    Raises:
+        BortError: if ``folder`` exists, and ``run`` holds no configuration with metrics or a checkpoint beside it.
+    """
+    is_run = (run / CONFIG_FILE).is_file() and ((run / METRICS_FILE).is_file() or bool(_checkpoint_folders(run)))
+    if folder.exists() and not is_run:
+        raise BortError(f"{folder}: in the way, and not the work of a run in {run}; move it away, or give another --output_dir")
+
+
 def remove_partials(folder: Path) -> None:
     """Remove what a kill left half-written in a run's folder or in one of its models'."""
     for name in _WRITTEN_WHOLE:
@@ -231,6 +244,9 @@ def remove_checkpoints(run: Path, after: int) -> None:
 def remove_whole(folder: Path) -> None:
     """Remove a folder so that a kill leaves all of it or, under a name that nothing reads, its remains."""
     retired = folder.with_name(f".{folder.name.lstrip('.')}.retired.partial")
+    if retired.exists():
+        # Of a kill amid an earlier removal.
+        shutil.rmtree(retired)
     folder.rename(retired)
     shutil.rmtree(retired)
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,25 +32,26 @@ from bort.tasks import Task
 from bort.tasks.batches import TrainingPlan
 from bort.tasks.cache import encode_segment
 from bort.tasks.leaderboard import write_predictions
-from bort.tasks.metrics import majority_score, score, task_score
+from bort.tasks.metrics import score, task_score
 from bort.tokenizer import Tokenizer
-from bort.training.best import BEST_FOLDER, BestModel, TrainedModel, read_evaluation
+from bort.training.best import BEST_FOLDER, BestModel, TrainedModel, known_best, read_evaluation
 from bort.training.checkpoint import (
-    divergence,
     explained_writing,
     forget_later_work,
     remove_checkpoints,
     remove_partials,
     remove_whole,
+    require_own,
     require_same,
     require_sound,
     resume_run,
     write_checkpoint,
 )
 from bort.training.confusion import draw_confusion_matrix, draw_scores
-from bort.training.finetuning_card import finetuning_card
+from bort.training.finetuning_job import Job, require_finite
 from bort.training.finetuning_result import RESULT_FILE, FinetuningResult, Metrics, read_result
 from bort.training.journal import Journal, read_metrics
+from bort.training.lock import only_process
 from bort.training.schedule import LinearSchedule
 from bort.training.task_rows import TaskRows, predict_together, read_rows
 
@@ -77,7 +79,7 @@ def finetune(
     Args:
         engine: the classifier, on this worker.
         config: sizes of its encoder.
-        output: run folder. A complete run of the same settings that it holds is not trained again.
+        output: run folder, which one process at a time works on. A complete run of the same settings that it holds is not trained again.
         more_settings: further settings that decide the outcome, ready for JSON.
         facts: for the classifier's card, as :func:`bort.training.finetuning_card.finetuning_card` takes them.
         notes: lines to print once nothing stands against the run.
@@ -87,58 +89,109 @@ def finetune(
         The result on worker 0, None on the others.
 
     Raises:
-        BortError: if a training or dev file is missing, any file is damaged, a checkpoint or a result in the folder was made with other
-            settings, training diverges, or something cannot be written. A task without test files is trained all the same.
+        BortError: if a training or dev file is missing, any file is damaged, the folder holds something else, or a checkpoint or a result
+            made with other settings, or another process is at work there, training diverges, or something cannot be written. A task
+            without test files is trained all the same.
     """
     if settings.keep_question and task.benchmark != "RACE":
         raise BortError(f"--keep_question is for RACE, whose articles are followed by a question; {task.name} has none")
-    settings = replace(settings, max_len=min(settings.max_len, config.max_position_embeddings))
-    is_first = engine.rank == 0
+    if settings.max_len > config.max_position_embeddings:
+        raise BortError(f"max_len is {settings.max_len}, but the encoder has {config.max_position_embeddings} positions; give no more")
     data = read_rows(engine, task, tokenizer, settings, cache)
     plan = TrainingPlan(
         data.train.lengths, settings.batch_size, settings.accumulate, engine.world_size, settings.num_buckets, settings.seed
     )
-    steps = plan.steps_per_epoch
-    total = settings.training_steps or settings.epochs * steps
-    settings = replace(settings, epochs=-(-total // steps))
-    schedule = LinearSchedule(settings.lr, total, settings.warmup_ratio, settings.use_scheduler)
+    total = settings.training_steps or settings.epochs * plan.steps_per_epoch
+    settings = replace(settings, epochs=-(-total // plan.steps_per_epoch))
     outcome = asdict(settings) | dict(more_settings or {}) | {"task": task.name, "model": config.to_dict()}
     outcome |= {"global_batch": settings.batch_size * engine.world_size * settings.accumulate}
     outcome |= {"vocabulary": tokenizer.vocab.fingerprint, "rows": data.fingerprint()}
     division = {name: outcome.pop(name) for name in _DIVISION}
+    job = Job(engine, config, tokenizer, task, output, settings, run, data, plan, total, outcome, division, facts or {}, cache)
+    is_first = engine.rank == 0
+    with only_process(output, "run") if is_first else nullcontext():
+        if run.resume == "auto" and engine.agree(int(is_first and (output / RESULT_FILE).exists())):
+            return _complete_already(job) if is_first else None
+        first_step, best = _begin(job)
+        done, seconds = _train(job, first_step, best, notes)
+        return _finish(job, done, seconds)
 
-    if run.resume == "auto" and engine.agree(int(is_first and (output / RESULT_FILE).exists())):
-        return _complete_already(output, outcome, run) if is_first else None
-    first_step = resume_run(engine, output, run.resume, outcome)
-    if is_first:
-        best = BestModel(output, first_step, "score", higher_is_better=True)
-        _clear(output, first_step)
-        with explained_writing(output, output):
-            write_text(output / CONFIG_FILE, json.dumps(config.to_dict(), indent=2) + "\n")
-    trained = TrainedTask(task.name, task.labels, settings.max_len, settings.keep_question)
-    majority = {name: majority_score(task, examples) for name, examples in data.dev_examples.items()}
-    done, best_step = first_step, engine.agree(best.step if is_first else 0)
 
-    def result(evaluation: Mapping[str, Any], seconds: float, files: Iterable[str] = ()) -> FinetuningResult:
-        return FinetuningResult(
-            task=task.name,
-            score=evaluation["score"],
-            best_epoch=evaluation["epoch"],
-            epochs=-(-done // steps),
-            steps=done,
-            dev=evaluation["dev"],
-            majority=majority,
-            settings=outcome | division,
-            parameters=sum(array.size for array in engine.parameters().values()),
-            train_rows=len(data.train),
-            seconds=seconds,
-            files=tuple(files),
+def _complete_already(job: Job) -> FinetuningResult:
+    """The result in the folder, if it is that of these settings and what it tells of is there too; says what is not."""
+    output, found = job.output, read_result(job.output)
+    require_same(output / RESULT_FILE, {name: value for name, value in found.settings.items() if name not in _DIVISION}, job.outcome)
+    best, anew = output / BEST_FOLDER, "--resume never trains it again"
+    has_model = best.exists()
+    if has_model and read_evaluation(best, "score")["score"] != found.score:
+        raise BortError(f"{best}: not the classifier that {RESULT_FILE} tells of; {anew}")
+    lost = next((file for file in found.files if not (output / file).is_file()), None)
+    if lost is not None:
+        labels = f"bort predict --task {job.task.name} --checkpoint {best} labels the test rows, and " if has_model else ""
+        raise BortError(f"{output / lost}: not there, although the run is complete; {labels}{anew}")
+    print(f"{output}: complete already, so nothing is trained; {anew}")
+    if not has_model:
+        print("its classifier was not kept: a sweep keeps that of its best run alone, unless told --keep_models all")
+    for name, digest in job.test_rows.items():
+        is_answered = f"{PREDICTIONS_FOLDER}/{name}" in found.files
+        if is_answered and found.test_rows.get(name, digest) == digest:
+            continue
+        remedy = f"bort predict --task {job.data.task_of(name)} --checkpoint {best} labels them" if has_model else anew
+        print(f"the test rows for {name} have {'changed' if is_answered else 'come'} since the run; {remedy}")
+    # A kill may have come between the result and this.
+    remove_partials(output)
+    if job.run.keep_last:
+        remove_checkpoints(output, after=-1)
+    return found
+
+
+def _begin(job: Job) -> tuple[int, BestModel | None]:
+    """Load where the run goes on from, and remove what belongs to one that is not gone on with.
+
+    Returns:
+        Updates done, and on worker 0 the best model of that moment.
+
+    Raises:
+        BortError: if the folder, or what in it is to be gone on with, is not such a run's; nothing is removed then.
+    """
+    output, resume = job.output, job.run.resume
+    if resume not in ("auto", "never") and Path(resume).resolve().parent != output.resolve():
+        raise BortError(
+            f"--resume {resume}: not in {output}, and the best model and the metrics beside it are needed too; copy that whole folder and "
+            "give the copy as --output_dir, or start from its best/ with --init_from"
         )
+    first_step = resume_run(job.engine, output, resume, job.outcome)
+    if job.engine.rank > 0:
+        return first_step, None
+    # First what may refuse the folder, then what removes something from it.
+    knows_best = known_best(output, first_step, "score") > 0
+    if first_step >= min(job.plan.steps_per_epoch, job.total) and not knows_best:
+        raise BortError(
+            f"{output / BEST_FOLDER}: the best model of the first {first_step} updates is not kept any more, so the run cannot go on from "
+            "there; --resume never begins it anew"
+        )
+    require_own(output, output / PREDICTIONS_FOLDER)
+    # A kill may come at any of these, and what is left must be a run that is complete, one to go on with, or none: so what says that it
+    # is complete goes first, then the later checkpoints, and only then the best model that they need.
+    (output / RESULT_FILE).unlink(missing_ok=True)
+    forget_later_work(output, first_step)
+    best = BestModel(output, first_step, "score", higher_is_better=True)
+    remove_partials(output / BEST_FOLDER)
+    if (output / PREDICTIONS_FOLDER).exists():
+        remove_whole(output / PREDICTIONS_FOLDER)
+    for name in (MATRIX_FILE, SCORES_FILE):
+        (output / name).unlink(missing_ok=True)
+    with explained_writing(output, output):
+        write_text(output / CONFIG_FILE, json.dumps(job.config.to_dict(), indent=2) + "\n")
+    return first_step, best
 
-    def card(so_far: FinetuningResult) -> str:
-        known = {"workers": engine.world_size} | dict(facts or {})
-        shown = {name: value for name, value in so_far.settings.items() if name != "model"}
-        return finetuning_card(config, task, shown, asdict(so_far), known)
+
+def _train(job: Job, first_step: int, best: BestModel | None, notes: Sequence[str]) -> tuple[int, float]:
+    """Train to the end, keeping the best model and checkpoints; returns updates done and the seconds of the whole run."""
+    engine, output, run, settings, steps, total = job.engine, job.output, job.run, job.settings, job.plan.steps_per_epoch, job.total
+    schedule = LinearSchedule(settings.lr, total, settings.warmup_ratio, settings.use_scheduler)
+    trained = TrainedTask(job.task.name, job.task.labels, settings.max_len, settings.keep_question)
+    done, best_step = first_step, engine.agree(best.step if best else 0)
 
     def stops_early() -> bool:
         # Evaluations since the best, which both the number of the update and the best epoch's tell.
@@ -146,30 +199,30 @@ def finetune(
 
     def evaluate() -> int:
         """Judge the classifier as it is, and return the step of the best one."""
-        logits = data.dev_logits(engine, settings.dev_batch_size, task.num_classes)
-        _require_finite(logits, output, done)
-        if is_first:
-            dev = _scores(task, data, logits)
+        logits = job.dev_logits(done)
+        if best is not None:
+            dev = _scores(job.task, job.data, logits)
             own_score = task_score(dev)
             evaluation = {"score": own_score, "epoch": -(-done // steps), "dev": dev}
             journal.record(done, "eval", {"score": own_score} | _flatten(dev))
             if best.is_beaten_by(evaluation):
-                text = card(result(evaluation, clock.seconds()))
-                best.replace(done, evaluation, TrainedModel(config, engine.parameters(), tokenizer, text, trained))
-        return engine.agree(best.step if is_first else 0)
+                card = job.card(job.result(evaluation, done, clock.seconds()))
+                best.replace(done, evaluation, TrainedModel(job.config, engine.parameters(), job.tokenizer, card, trained))
+        return engine.agree(best.step if best else 0)
 
+    folder, name = output if best else None, f"finetune {job.task.name}"
     # The journal is written all the time, so what the system refuses inside is most likely its.
-    with explained_writing(output, output), Journal(output if is_first else None, total, first_step, f"finetune {task.name}") as journal:
+    with explained_writing(output, output), Journal(folder, total, first_step, name) as journal:
         for note in notes:
             journal.note(note)
-        journal.note(_spoken_plan(task, data, settings, engine.world_size, total, plan, first_step))
-        clock = _Clock(_seconds_before(output) if is_first else 0.0)
+        journal.note(_spoken_plan(job, first_step))
+        clock = _Clock(_seconds_before(output) if best else 0.0)
         while done < total and not stops_early():
             for micro in range(settings.accumulate):
-                mine = plan.rows(done, micro, engine.rank)
+                mine = job.plan.rows(done, micro, engine.rank)
                 if len(mine):
                     seed = dropout_seed(settings.seed, done, micro, engine.rank)
-                    engine.accumulate(data.train.batch(mine, settings.batch_size, seed))
+                    engine.accumulate(job.data.train.batch(mine, settings.batch_size, seed))
             learning_rate = schedule(done)
             engine.update(learning_rate)
             done += 1
@@ -178,27 +231,28 @@ def finetune(
             saves = evaluates or (run.ckpt_interval > 0 and done % run.ckpt_interval == 0)
             if saves or done % run.log_interval == 0:
                 sums = engine.drain()
-                measured = training_measures(sums, task.is_regression)
+                measured = training_measures(sums, job.task.is_regression)
                 require_sound(measured, "loss", output, done)
                 journal.record(done, "train", measured | {"learning_rate": learning_rate} | clock.measures(sums["rows"]))
             if evaluates:
                 best_step = evaluate()
-            if is_first and saves:
-                write_checkpoint(output, done, engine.state(), outcome, tokenizer, run.keep_last)
+            if best is not None and saves:
+                write_checkpoint(output, done, engine.state(), job.outcome, job.tokenizer, run.keep_last)
                 best.keep_from(done)
-        if best_step == 0:
-            # Resumed after its last update, in a folder that knows no best model.
-            evaluate()
-        seconds = clock.seconds()
+        return done, clock.seconds()
 
+
+def _finish(job: Job, done: int, seconds: float) -> FinetuningResult | None:
+    """Hand in what the best model says, and write the result."""
+    output = job.output
     with explained_writing(output, output):
-        files = _hand_in(engine, task, data, tokenizer, settings, output, cache, done)
-        if not is_first:
+        files = _hand_in(job, done)
+        if job.engine.rank > 0:
             return None
-        final = result(read_evaluation(output / BEST_FOLDER, "score"), seconds, files)
-        write_text(output / BEST_FOLDER / CARD_FILE, card(final))
+        final = job.result(read_evaluation(output / BEST_FOLDER, "score"), done, seconds, files)
+        write_text(output / BEST_FOLDER / CARD_FILE, job.card(final))
         final.write(output)
-        if run.keep_last:
+        if job.run.keep_last:
             remove_checkpoints(output, after=-1)
     return final
 
@@ -246,29 +300,6 @@ def _seconds_before(output: Path) -> float:
     return max((entry["seconds"] for entry in read_metrics(output) if isinstance(entry.get("seconds"), float)), default=0.0)
 
 
-def _complete_already(output: Path, outcome: Mapping[str, Any], run: FinetuningRunSettings) -> FinetuningResult:
-    """The result in the folder, if it is that of these settings."""
-    found = read_result(output)
-    require_same(output / RESULT_FILE, {name: value for name, value in found.settings.items() if name not in _DIVISION}, outcome)
-    print(f"{output}: complete already, so nothing is trained; --resume never trains it again")
-    # A kill may have come between the result and this.
-    remove_partials(output)
-    if run.keep_last:
-        remove_checkpoints(output, after=-1)
-    return found
-
-
-def _clear(output: Path, first_step: int) -> None:
-    """Remove what belongs to a run that is not gone on with, first of all what says that it is complete."""
-    (output / RESULT_FILE).unlink(missing_ok=True)
-    forget_later_work(output, first_step)
-    remove_partials(output / BEST_FOLDER)
-    if (output / PREDICTIONS_FOLDER).exists():
-        remove_whole(output / PREDICTIONS_FOLDER)
-    for name in (MATRIX_FILE, SCORES_FILE):
-        (output / name).unlink(missing_ok=True)
-
-
 def _scores(task: Task, data: TaskRows, logits: Mapping[str, NDArray[np.float32]]) -> Metrics:
     return {name: score(task, examples, task.decide(examples, logits[name])) for name, examples in data.dev_examples.items()}
 
@@ -280,39 +311,25 @@ def _flatten(metrics: Metrics) -> dict[str, float]:
     }
 
 
-def _require_finite(logits: Mapping[str, NDArray[np.float32]], output: Path, step: int) -> None:
-    if not all(np.isfinite(values).all() for values in logits.values()):
-        raise BortError(divergence(output, step, "an output of the model is not finite"))
-
-
-def _hand_in(
-    engine: ClassifierEngine,
-    task: Task,
-    data: TaskRows,
-    tokenizer: Tokenizer,
-    settings: FinetuningSettings,
-    output: Path,
-    cache: Path | None,
-    done: int,
-) -> list[str]:
-    """With the best model, draw its errors on the dev rows and write all leaderboard files; returns their names within ``output``."""
-    _load_best(engine, output)
-    is_first = engine.rank == 0
-    logits = data.dev_logits(engine, settings.dev_batch_size, task.num_classes)
-    if is_first:
-        _draw_errors(task, data, logits, output)
+def _hand_in(job: Job, done: int) -> list[str]:
+    """With the best model, draw its errors on the dev rows and write all leaderboard files; returns their names within the run's folder."""
+    engine, task, settings = job.engine, job.task, job.settings
+    _load_best(engine, job.output)
+    logits = job.dev_logits(done)
+    if engine.rank == 0:
+        _draw_errors(task, job.data, logits, job.output)
     answers = []
-    for other, segments in data.unseen:
+    for other, segments in job.data.unseen:
         predictions = {}
         for name, examples in segments.items():
-            rows = encode_segment(other, name, examples, tokenizer, settings.max_len, settings.keep_question, cache)
+            rows = encode_segment(other, name, examples, job.tokenizer, settings.max_len, settings.keep_question, job.cache)
             test_logits = predict_together(engine, rows, settings.dev_batch_size, task.num_classes)
-            _require_finite({name: test_logits}, output, done)
+            require_finite({name: test_logits}, job.output, done)
             predictions[name] = other.decide(examples, test_logits)
         answers.append((other, segments, predictions))
-    if not is_first or not answers:
+    if engine.rank > 0 or not answers:
         return []
-    with whole_directory(output / PREDICTIONS_FOLDER) as partial:
+    with whole_directory(job.output / PREDICTIONS_FOLDER) as partial:
         written = [path.name for other, segments, found in answers for path in write_predictions(other, segments, found, partial)]
     return [f"{PREDICTIONS_FOLDER}/{name}" for name in written]
 
@@ -335,13 +352,12 @@ def _draw_errors(task: Task, data: TaskRows, logits: Mapping[str, NDArray[np.flo
         draw_confusion_matrix(output / MATRIX_FILE, [str(label) for label in task.leaderboard_labels], truth, predictions, title)
 
 
-def _spoken_plan(
-    task: Task, data: TaskRows, settings: FinetuningSettings, world_size: int, total: int, plan: TrainingPlan, first_step: int
-) -> str:
+def _spoken_plan(job: Job, first_step: int) -> str:
     """What the run will do, on one line."""
+    settings, data, world_size = job.settings, job.data, job.engine.world_size
     size = settings.batch_size * settings.accumulate * world_size
     workers = f"{world_size} worker{'s' if world_size > 1 else ''} × {settings.accumulate} × {settings.batch_size}"
     rows = f"{len(data.train):,} rows, {' and '.join(f'{len(rows):,}' for rows in data.dev.values())} dev rows"
-    epochs = f"{total:,} updates = {total / plan.steps_per_epoch:g} epochs"
+    epochs = f"{job.total:,} updates = {job.total / job.plan.steps_per_epoch:g} epochs"
     going_on = f", going on from step {first_step}" if first_step else ""
-    return f"run: {task.name}, {rows}, {epochs}, each of {size} rows ({workers}), {plan.padding():.1%} padding{going_on}"
+    return f"run: {job.task.name}, {rows}, {epochs}, each of {size} rows ({workers}), {job.plan.padding():.1%} padding{going_on}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class FinetuningResult:
         train_rows: rows it has learnt from.
         seconds: of training and evaluation, those before an interruption included.
         files: leaderboard files, relative to the run's folder; none where there are no test rows.
+        test_rows: SHA-256 of the rows that each of them answers, by its name; empty in a result of before this was kept.
     """
 
     task: str
@@ -48,6 +49,7 @@ class FinetuningResult:
     train_rows: int
     seconds: float
     files: tuple[str, ...]
+    test_rows: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, run: Path) -> None:
         """Write ``run/result.json``, whole or not at all."""
@@ -68,6 +70,8 @@ def read_result(run: Path) -> FinetuningResult:
     except (ValueError, RecursionError):
         values = None
     names = {field.name for field in fields(FinetuningResult)}
+    if isinstance(values, dict):
+        values = {"test_rows": {}} | values
     if not isinstance(values, dict) or names - values.keys() or not isinstance(values["settings"], dict):
         raise BortError(f"{path}: not the result of a fine-tuning run; move it away, or give another --output_dir")
     return FinetuningResult(**{name: values[name] for name in names} | {"files": tuple(values["files"])})

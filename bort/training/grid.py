@@ -2,12 +2,13 @@
 
 Notable: the file is read as YAML's nodes, of which nothing is constructed: ``1e-4``, a text to YAML 1.1, is the number that the option
 takes, and every error names the line. A point's name comes from its values, however they were written, so the same point finds its folder
-again.
+again; what a sweep began with one value of is left out, and a name never gets too long for a folder.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ Grid = Mapping[str, Sequence[Value]]
 PUBLISHED, SEED = "published", "seed"
 _PUBLISHED_FILE = Path(__file__).parent / "grids" / "published.yaml"
 _LARGEST_FILE, _MOST_POINTS = 2**20, 100_000
+_LONGEST_NAME, _DIGITS = 255, 16  # bytes of a file's name; of the digest in one that would be longer
 _KINDS: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -36,9 +38,11 @@ class Point:
 
     Attributes:
         values: of the options that make it this run, the seed among them.
+        fixed: values that need not be named, since all runs had them when the sweep began.
     """
 
     values: Mapping[str, Value]
+    fixed: Mapping[str, Value] = dataclasses.field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -52,8 +56,15 @@ class Point:
 
     @property
     def name(self) -> str:
-        """``lr=1e-4,seed=0``: fit for a file's name, the same whatever the order and the spelling of the values, the seed last."""
-        return ",".join(filter(None, (setting_name(self.setting), f"{SEED}={self.seed}")))
+        """``lr=1e-4,seed=0``: fit for a file's name, the same whatever the order and the spelling of the values, the seed last.
+
+        Where it would be too long, a digest of it stands for its tail.
+        """
+        named = {name: value for name, value in self.setting.items() if name not in self.fixed or self.fixed[name] != value}
+        text = ",".join(filter(None, (setting_name(named), f"{SEED}={self.seed}")))
+        if len(text) <= _LONGEST_NAME:
+            return text
+        return f"{text[: _LONGEST_NAME - _DIGITS - 1]}~{hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]}"
 
 
 def setting_name(setting: Mapping[str, Value]) -> str:
@@ -111,7 +122,8 @@ def grid_points(grid: Grid, seeds: Sequence[int] | None = None) -> list[Point]:
     count = math.prod(map(len, axes.values()))
     if count > _MOST_POINTS:
         raise BortError(f"the grid has {count:,} points, at most {_MOST_POINTS:,} can be run; give fewer values")
-    return [Point(dict(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())]
+    fixed = {name: values[0] for name, values in axes.items() if name != SEED and len(values) == 1}
+    return [Point(dict(zip(axes, values, strict=True)), fixed) for values in itertools.product(*axes.values())]
 
 
 def _compose(path: Path) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
@@ -56,9 +57,16 @@ class Journal:
         self._bar.update()
 
     def note(self, text: str) -> None:
-        """Print a line of its own above the bar, also where there is no terminal and so no bar."""
-        if self._run is not None:
+        """Print a line of its own above the bar, also where there is no terminal and so no bar; one that nobody can read is lost."""
+        if self._run is None:
+            return
+        try:
             self._bar.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read along has gone, which is no reason to stop; neither this nor what is printed later shall fail again.
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
     def record(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Add an entry; an evaluation is also printed.

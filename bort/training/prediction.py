@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,14 +83,15 @@ def table_header(task: Task, with_probabilities: bool) -> str:
 
 def table_line(task: Task, row: StreamedRow, outputs: NDArray[np.float64], with_probabilities: bool) -> str:
     """A labelled row as a line of a table; an id that is no number stands there as JSON writes it, but for a text without tabs."""
-    is_plain = isinstance(row.id, str) and not set(row.id) & set("\t\r\n")
-    name = row.id if is_plain else json.dumps(row.id, ensure_ascii=False)
+    # Half of a surrogate pair, which JSON can write, is in no encoding but as an escape.
+    is_plain = isinstance(row.id, str) and not re.search("[\t\r\n\ud800-\udfff]", row.id)
+    name = row.id if is_plain else json.dumps(row.id)
     more = [f"{probability:.6f}" for probability in outputs] if with_probabilities else []
     return "\t".join([name, _shown(task, outputs), *more]) + "\n"
 
 
 def json_line(task: Task, row: StreamedRow, outputs: NDArray[np.float64], with_probabilities: bool) -> str:
-    """A labelled row as a JSON object: ``id``, and ``label`` (with ``probabilities`` by label) or ``score``."""
+    """A labelled row as a JSON object: ``id``, and ``label`` (with ``probabilities`` by label) or ``score``; in ASCII."""
     answer: dict[str, Any] = {"id": row.id}
     if task.is_regression:
         answer["score"] = float(_shown(task, outputs))
@@ -98,7 +100,7 @@ def json_line(task: Task, row: StreamedRow, outputs: NDArray[np.float64], with_p
         if with_probabilities:
             named = zip(task.leaderboard_labels, outputs, strict=True)
             answer["probabilities"] = {str(label): round(float(probability), 6) for label, probability in named}
-    return json.dumps(answer, ensure_ascii=False) + "\n"
+    return json.dumps(answer) + "\n"
 
 
 def _shown(task: Task, outputs: NDArray[np.float64]) -> str:

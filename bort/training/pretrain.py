@@ -11,7 +11,7 @@ import json
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,20 @@ from bort.files import write_text
 from bort.model_directory import CONFIG_FILE
 from bort.settings import PretrainingSettings, RunSettings
 from bort.tokenizer import Tokenizer
-from bort.training.best import BestModel, TrainedModel
+from bort.training.best import BestModel, TrainedModel, known_best
 from bort.training.cards import count_parameters, data_card, model_card
 from bort.training.checkpoint import (
     explained_writing,
     forget_later_work,
     remove_whole,
+    require_own,
     require_sound,
     resume_run,
     versions,
     write_checkpoint,
 )
 from bort.training.journal import Journal
+from bort.training.lock import only_process
 from bort.training.schedule import LinearSchedule
 
 MODEL_FOLDER, DATA_CARD_FILE = "model", "data_card.md"
@@ -62,7 +64,7 @@ def pretrain(
         config: the student's sizes.
         sequences: what it learns from.
         held_out: evaluated every ``run.eval_interval`` updates and at the end; None never evaluates.
-        output: run folder.
+        output: run folder, which one process at a time works on.
         more_settings: further settings that decide the outcome; they are stored with a checkpoint and must agree when resuming.
         facts: for the cards of models and data, as :func:`bort.training.cards.model_card` takes them.
         notes: lines to print once nothing stands against the run.
@@ -71,8 +73,8 @@ def pretrain(
         The last evaluation, empty without ``held_out``.
 
     Raises:
-        BortError: if a checkpoint to resume from is damaged or was made with other settings, training diverges, or a checkpoint cannot be
-            written.
+        BortError: if a checkpoint to resume from is damaged or was made with other settings, the folder holds something else or another
+            process is at work there, training diverges, or a checkpoint cannot be written.
     """
     schedule = LinearSchedule(settings.lr, settings.num_steps, settings.warmup_ratio)
     pad_id = tokenizer.vocab.pad_id
@@ -86,68 +88,73 @@ def pretrain(
     outcome["held_out"] = held_out.fingerprint if held_out else None
     for name in ("batch_size", "accumulate"):
         outcome.pop(name)
-    first_step = resume_run(engine, output, run.resume, outcome)
     is_first = engine.rank == 0
-    if is_first:
-        # First what may refuse the folder, then what removes something from it.
-        best = BestModel(output, first_step, "mlm_loss")
-        forget_later_work(output, first_step)
-        if first_step == 0 and (output / MODEL_FOLDER).exists():
-            remove_whole(output / MODEL_FOLDER)
-        with explained_writing(output, output):
-            write_text(output / CONFIG_FILE, json.dumps(config.to_dict(), indent=2) + "\n")
-            write_text(output / DATA_CARD_FILE, data_card({"sequences": len(sequences)} | dict((facts or {}).get("data", {}))))
-    evaluation: dict[str, float] = {}
-
-    def trained_model(done: int) -> TrainedModel:
-        parameters = engine.parameters()
-        known = {"parameters": count_parameters(parameters), "steps": done, "workers": engine.world_size, "versions": versions()}
-        card = model_card(config, outcome, evaluation, known | dict(facts or {}))
-        return TrainedModel(config, parameters, tokenizer, card)
-
-    updates = prefetch(lambda step: batches.update(step, engine.rank), range(first_step, settings.num_steps))
-    journal_folder = output if is_first else None
-    # The journal is written all the time, so what the system refuses inside is most likely its.
-    with (
-        explained_writing(output, output),
-        Journal(journal_folder, settings.num_steps, first_step, "pretrain") as journal,
-        closing(updates),
-    ):
-        for note in notes:
-            journal.note(note)
-        journal.note(_plan(settings, engine.world_size, batches, first_step))
-        window = _Window(updates)
-        for step, micro_batches in enumerate(updates, first_step):
-            for batch in micro_batches:
-                engine.accumulate(batch)
-            learning_rate = schedule(step)
-            engine.update(learning_rate)
-            journal.advance()
-            done = step + 1
-            is_last = done == settings.num_steps
-            evaluates = is_last or (run.eval_interval > 0 and done % run.eval_interval == 0)
-            if evaluates or done % run.log_interval == 0:
-                sums = engine.drain()
-                measured = training_measures(sums)
-                require_sound(measured, "mlm_loss", output, done)
-                journal.record(done, "train", measured | {"learning_rate": learning_rate} | window.measures(sums["tokens"]))
-            if held_out_batches is not None and evaluates:
-                evaluation = evaluate(engine, held_out_batches)
-                journal.record(done, "eval", evaluation)
-                if is_first and best.is_beaten_by(evaluation):
-                    best.replace(done, evaluation, trained_model(done))
-            if is_first and run.ckpt_interval and (is_last or done % run.ckpt_interval == 0):
-                write_checkpoint(output, done, engine.state(), outcome, tokenizer, run.keep_last)
-                best.keep_from(done)
-            if evaluates or done % run.log_interval == 0:
-                window = _Window(updates)
-        if held_out_batches is not None and not evaluation:
-            # Resumed after its last update, so nothing was left to do but this.
-            evaluation = evaluate(engine, held_out_batches)
+    with only_process(output, "run") if is_first else nullcontext():
+        first_step = resume_run(engine, output, run.resume, outcome)
         if is_first:
-            with explained_writing(output, output / MODEL_FOLDER):
-                trained_model(settings.num_steps).write(output / MODEL_FOLDER)
-    return evaluation
+            # First what may refuse the folder, then what removes something from it. The best model goes after the checkpoints that need it:
+            # a run that is killed in between goes on from one of them.
+            known_best(output, first_step, "mlm_loss")
+            if first_step == 0:
+                require_own(output, output / MODEL_FOLDER)
+            forget_later_work(output, first_step)
+            best = BestModel(output, first_step, "mlm_loss")
+            if first_step == 0 and (output / MODEL_FOLDER).exists():
+                remove_whole(output / MODEL_FOLDER)
+            with explained_writing(output, output):
+                write_text(output / CONFIG_FILE, json.dumps(config.to_dict(), indent=2) + "\n")
+                write_text(output / DATA_CARD_FILE, data_card({"sequences": len(sequences)} | dict((facts or {}).get("data", {}))))
+        evaluation: dict[str, float] = {}
+
+        def trained_model(done: int) -> TrainedModel:
+            parameters = engine.parameters()
+            known = {"parameters": count_parameters(parameters), "steps": done, "workers": engine.world_size, "versions": versions()}
+            card = model_card(config, outcome, evaluation, known | dict(facts or {}))
+            return TrainedModel(config, parameters, tokenizer, card)
+
+        updates = prefetch(lambda step: batches.update(step, engine.rank), range(first_step, settings.num_steps))
+        journal_folder = output if is_first else None
+        # The journal is written all the time, so what the system refuses inside is most likely its.
+        with (
+            explained_writing(output, output),
+            Journal(journal_folder, settings.num_steps, first_step, "pretrain") as journal,
+            closing(updates),
+        ):
+            for note in notes:
+                journal.note(note)
+            journal.note(_plan(settings, engine.world_size, batches, first_step))
+            window = _Window(updates)
+            for step, micro_batches in enumerate(updates, first_step):
+                for batch in micro_batches:
+                    engine.accumulate(batch)
+                learning_rate = schedule(step)
+                engine.update(learning_rate)
+                journal.advance()
+                done = step + 1
+                is_last = done == settings.num_steps
+                evaluates = is_last or (run.eval_interval > 0 and done % run.eval_interval == 0)
+                if evaluates or done % run.log_interval == 0:
+                    sums = engine.drain()
+                    measured = training_measures(sums)
+                    require_sound(measured, "mlm_loss", output, done)
+                    journal.record(done, "train", measured | {"learning_rate": learning_rate} | window.measures(sums["tokens"]))
+                if held_out_batches is not None and evaluates:
+                    evaluation = evaluate(engine, held_out_batches)
+                    journal.record(done, "eval", evaluation)
+                    if is_first and best.is_beaten_by(evaluation):
+                        best.replace(done, evaluation, trained_model(done))
+                if is_first and run.ckpt_interval and (is_last or done % run.ckpt_interval == 0):
+                    write_checkpoint(output, done, engine.state(), outcome, tokenizer, run.keep_last)
+                    best.keep_from(done)
+                if evaluates or done % run.log_interval == 0:
+                    window = _Window(updates)
+            if held_out_batches is not None and not evaluation:
+                # Resumed after its last update, so nothing was left to do but this.
+                evaluation = evaluate(engine, held_out_batches)
+            if is_first:
+                with explained_writing(output, output / MODEL_FOLDER):
+                    trained_model(settings.num_steps).write(output / MODEL_FOLDER)
+        return evaluation
 
 
 def evaluate(engine: PretrainingEngine, batches: PretrainingBatches) -> dict[str, float]:

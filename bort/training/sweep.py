@@ -1,20 +1,20 @@
 """Sweeps: one task trained at every point of a grid, each run a process of its own, and all of it gone on with after any end.
 
 Notable: what is done is known from the runs' folders alone: a run with ``result.json`` is complete and kept, any other goes on from its own
-checkpoint. A run that fails does not stop the others. While a sweep goes on, of the classifiers of complete runs only the best is kept.
+checkpoint. A run that fails does not stop the others; one that turns out to have learnt from other data than they stops all. While a sweep
+goes on, of the classifiers of complete runs only the best is kept.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from signal import Signals
 from statistics import fmean
@@ -25,13 +25,12 @@ from tqdm import tqdm
 from bort.errors import BortError
 from bort.files import write_text
 from bort.training.best import BEST_FOLDER
-from bort.training.checkpoint import remove_whole
-from bort.training.finetuning_result import RESULT_FILE
+from bort.training.checkpoint import remove_checkpoints, remove_partials, remove_whole
+from bort.training.finetuning_result import RESULT_FILE, FinetuningResult
 from bort.training.grid import Point
+from bort.training.lock import only_process
 from bort.training.sweep_processes import LOG_FILE, SIGNALLED, last_line
-from bort.training.sweep_report import RUNS_FOLDER, SWEEP_FILE, read_score, read_sweep
-
-_LOCK_FILE = ".sweep.lock"
+from bort.training.sweep_report import RUNS_FOLDER, SWEEP_FILE, read_runs, read_sweep
 
 WorkersT = TypeVar("WorkersT", bound="Workers")
 
@@ -55,27 +54,10 @@ class Workers(Protocol):
         """Run ``python WORDS`` with its output in ``folder/log.txt``; the future has its exit status."""
 
 
-@contextmanager
-def only_sweep(output: Path) -> Iterator[None]:
-    """Hold a sweep's folder, which is made if it is not there, so that no second process works on it.
-
-    Raises:
-        BortError: if one does.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(output / _LOCK_FILE, os.O_CREAT | os.O_RDWR, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BortError(f"{output}: another sweep is at work there; wait for its end, or give another --output_dir") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def remember_sweep(output: Path, options: Mapping[str, Any], points: Sequence[Point]) -> list[Point]:
+def remember_sweep(output: Path, options: Mapping[str, Any], points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
     """Write down what a sweep is, beside what it was: points may be added, all else must be as before.
+
+    A sweep of which no run has got as far as a checkpoint may become any other.
 
     Args:
         output: its folder.
@@ -83,7 +65,7 @@ def remember_sweep(output: Path, options: Mapping[str, Any], points: Sequence[Po
         points: that are asked for now.
 
     Returns:
-        All points that were ever asked for.
+        Those points, with the names that they have in this sweep, and all that were ever asked for.
 
     Raises:
         BortError: naming the first difference, if the folder holds a sweep of other options, or one that varies other settings.
@@ -91,19 +73,17 @@ def remember_sweep(output: Path, options: Mapping[str, Any], points: Sequence[Po
     known: list[Point] = []
     if (output / SWEEP_FILE).exists():
         earlier, known = read_sweep(output)
-        different = sorted(name for name in earlier.keys() | options.keys() if earlier.get(name) != options.get(name))
-        remedy = "give the same options, or another --output_dir"
-        if different:
-            was, wanted = (repr(of[different[0]]) if different[0] in of else "its default" for of in (earlier, options))
-            raise BortError(f"{output}: the sweep there has {different[0]} {was}, this one {wanted}; {remedy}")
-        varied, wanted = (", ".join(sorted(each[0].values)) for each in (known, points))
-        if varied != wanted:
-            raise BortError(f"{output}: the sweep there varies {varied}, this one {wanted}; {remedy}")
+        if difference := _difference(earlier, known, options, points):
+            if _has_work(output):
+                raise BortError(f"{output}: the sweep there {difference}; give the same options, or another --output_dir")
+            known = []
+    asked = [replace(point, fixed=known[0].fixed) for point in points] if known else list(points)
     names = {point.name for point in known}
-    known += [point for point in points if point.name not in names]
-    text = json.dumps({"options": dict(options), "points": [dict(point.values) for point in known]}, indent=1)
-    write_text(output / SWEEP_FILE, text + "\n")
-    return known
+    known += [point for point in asked if point.name not in names]
+    described = {"options": dict(options), "fixed": dict(known[0].fixed), "points": [dict(point.values) for point in known]}
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / SWEEP_FILE, json.dumps(described, indent=1) + "\n")
+    return asked, known
 
 
 def run_sweep(
@@ -112,6 +92,7 @@ def run_sweep(
     output: Path,
     workers: Workers,
     keep_models: str = "best",
+    keep_checkpoints: bool = False,
     description: str = "sweep",
 ) -> dict[str, str]:
     """Carry out the runs that are not complete, and say of each how it ended.
@@ -122,33 +103,35 @@ def run_sweep(
         output: folder of the sweep; runs are in ``runs/`` in it.
         keep_models: ``best`` keeps ``best/`` of the best of all complete runs in ``output`` alone, the first by name of several; ``all``
             keeps all of them.
+        keep_checkpoints: of complete runs too; else what a kill has left of them is removed.
         description: before the progress bar.
 
     Returns:
         Why each run that failed did, by the point's name.
 
     Raises:
-        BortError: if a result is damaged.
+        BortError: if a result is damaged, or made with other settings than the others in what the points do not vary.
         KeyboardInterrupt: also on SIGTERM, when all runs have been ended.
     """
     folders = {point.name: output / RUNS_FOLDER / point.name for point in points}
-    scores = {name: read_score(folder) for name, folder in folders.items() if (folder / RESULT_FILE).exists()}
-    waiting = deque(point for point in points if point.name not in scores)
+    varied = points[0].values
+    results = read_runs(output, varied)
+    waiting = deque(point for point in points if point.name not in results)
     running: dict[Future[int], tuple[str, int]] = {}
     failed: dict[str, str] = {}
+    for name in results:
+        _clean(output / RUNS_FOLDER / name, keep_checkpoints)
     if keep_models == "best":
-        _keep_best_model(output)
+        _keep_best_model(output, results)
     if not waiting:
         return failed
-    bar = tqdm(total=len(points), initial=len(scores), desc=description, unit="run", disable=None, leave=False)
+    bar = tqdm(total=len(points), initial=len(points) - len(waiting), desc=description, unit="run", disable=None, leave=False)
     with bar, workers, _termination_is_interruption():
         while waiting or running:
             while waiting and len(running) < workers.at_once:
                 point = waiting.popleft()
                 folder = folders[point.name]
-                log = folder / LOG_FILE
-                begin = log.stat().st_size if log.exists() else 0
-                running[workers.submit(command_of(point, folder), folder)] = point.name, begin
+                running[workers.submit(command_of(point, folder), folder)] = point.name, _size(folder / LOG_FILE)
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name, begin = running.pop(future)
                 reason = _reason(future, workers.lost, folders[name], begin)
@@ -157,36 +140,74 @@ def run_sweep(
                     failed[name] = reason
                     bar.write(f"{name}  failed: {reason}")
                     continue
-                scores[name] = read_score(folders[name])
-                bar.set_postfix(mean=f"{fmean(scores.values()):.4f}", failed=len(failed))
+                results = read_runs(output, varied)
+                scores = [results[each].score for each in folders if each in results]
+                bar.set_postfix(mean=f"{fmean(scores):.4f}", failed=len(failed))
                 done = f"{len(scores) + len(failed)}/{len(points)}"
-                bar.write(f"{name}  score {scores[name]:.4f}  ({done}, mean {fmean(scores.values()):.4f})")
+                bar.write(f"{name}  score {results[name].score:.4f}  ({done}, mean {fmean(scores):.4f})")
                 if keep_models == "best":
-                    _keep_best_model(output)
+                    _keep_best_model(output, results)
     return failed
 
 
-def best_run(output: Path) -> Path | None:
-    """Folder of the complete run with the highest score in a sweep's folder, the first by name of several; None if there is none."""
-    complete = sorted(path.parent for path in (output / RUNS_FOLDER).glob(f"*/{RESULT_FILE}"))
-    return max(complete, key=read_score, default=None)
+def best_run(output: Path, results: Mapping[str, FinetuningResult]) -> Path | None:
+    """Folder of the run with the highest score, the first by name of several; None if there is none.
+
+    Args:
+        results: of a sweep's complete runs, as :func:`bort.training.sweep_report.read_runs` has them.
+    """
+    name = max(results, key=lambda name: results[name].score, default=None)
+    return None if name is None else output / RUNS_FOLDER / name
 
 
-def _keep_best_model(output: Path) -> None:
-    best = best_run(output)
-    for result in (output / RUNS_FOLDER).glob(f"*/{RESULT_FILE}"):
-        if result.parent != best and (result.parent / BEST_FOLDER).is_dir():
-            remove_whole(result.parent / BEST_FOLDER)
+def _difference(earlier: Mapping[str, Any], known: Sequence[Point], options: Mapping[str, Any], points: Sequence[Point]) -> str:
+    """In what two sweeps differ, said of the earlier one; empty if one can go on as the other."""
+    different = sorted(name for name in earlier.keys() | options.keys() if earlier.get(name) != options.get(name))
+    if different:
+        was, wanted = (repr(of[different[0]]) if different[0] in of else "its default" for of in (earlier, options))
+        return f"has {different[0]} {was}, this one {wanted}"
+    varied, wanted = (", ".join(sorted(each[0].values)) for each in (known, points))
+    return "" if varied == wanted else f"varies {varied}, this one {wanted}"
+
+
+def _has_work(output: Path) -> bool:
+    """Whether a run of a sweep is complete or can go on."""
+    return any(next((output / RUNS_FOLDER).glob(f"*/{name}"), None) for name in (RESULT_FILE, "checkpoint_*"))
+
+
+def _keep_best_model(output: Path, results: Mapping[str, FinetuningResult]) -> None:
+    best = best_run(output, results)
+    for folder in (output / RUNS_FOLDER / name for name in results):
+        if folder != best and (folder / BEST_FOLDER).is_dir():
+            remove_whole(folder / BEST_FOLDER)
+
+
+def _clean(run: Path, keep_checkpoints: bool) -> None:
+    """Remove what a kill left of a complete run, unless it is still about to end, or cannot be written any more."""
+    with suppress(BortError, OSError), only_process(run, "run"):
+        remove_partials(run)
+        if not keep_checkpoints:
+            remove_checkpoints(run, after=-1)
+
+
+def _size(file: Path) -> int:
+    """Bytes of a file, 0 if there is none."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def _reason(future: Future[int], lost: tuple[type[Exception], ...], folder: Path, begin: int) -> str | None:
     """Why a run failed that has ended; None if it did not."""
     try:
         status = future.result()
+        if (folder / RESULT_FILE).exists():
+            return None
     except lost as error:
         return " ".join(str(error).split()) or type(error).__name__
-    if (folder / RESULT_FILE).exists():
-        return None
+    except OSError as error:
+        return f"{error.filename or folder}: {error.strerror or error}"
     said = last_line(folder / LOG_FILE, begin)
     if status > SIGNALLED:
         return f"ended by {_signal_name(status - SIGNALLED)}" + (f", after: {said}" if said else "")

@@ -2,7 +2,8 @@
 
 Notable: the result is never one lucky run. What stands on top is the mean and the standard deviation of the setting that is best on
 average, with the number of settings it was chosen from; runs that failed or are missing are counted, and a setting that lacks runs which
-others have cannot come out on top. One run has no standard deviation, and none is made up.
+others have cannot come out on top. One run has no standard deviation, and none is made up. Runs that learnt from other rows, or differ in
+anything else that the sweep does not vary, are not averaged.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ SWEEP_FILE, RUNS_FOLDER = "sweep.json", "runs"
 REPORT_FILE, NUMBERS_FILE, PICTURE_FILE = "report.md", "report.json", "scores.png"
 COLUMNS = ("setting", "runs", "mean", "sd", "median", "best", "worst", "majority")
 _MOST_IN_PICTURE = 100
+_LONGEST_VALUE = 80  # characters of a setting in an error
 
 
 @dataclass(frozen=True)
@@ -152,17 +154,37 @@ def read_sweep(output: Path) -> tuple[dict[str, Any], list[Point]]:
         described = None
     match described:
         case {"options": dict(options), "points": [_, *_] as points} if all(_is_point(values) for values in points):
-            return options, [Point(values) for values in points]
+            fixed = described.get("fixed", {})
+            if _are_values(fixed):
+                return options, [Point(values, fixed) for values in points]
     raise BortError(f"{path}: not the description of a sweep; give another --output_dir")
 
 
-def read_score(run: Path) -> float:
-    """The score of a complete run.
+def read_runs(output: Path, varied: Collection[str]) -> dict[str, FinetuningResult]:
+    """Results of the complete runs in a sweep's folder, by name and in the order of the names.
+
+    Args:
+        varied: settings in which they may differ.
 
     Raises:
-        BortError: if its result is damaged.
+        BortError: if a result is damaged, or made with other rows, another encoder or any other setting that is not varied; names the run
+            and the setting.
     """
-    return _read(run).score
+    results = {path.parent.name: _read(path.parent) for path in sorted((output / RUNS_FOLDER).glob(f"*/{RESULT_FILE}"))}
+    first = next(iter(results), "")
+    for name, result in results.items():
+        one, other = results[first].settings, result.settings
+        free = {*varied, *({"global_batch"} if {"batch_size", "accumulate"} & set(varied) else ())}
+        if one.get("training_steps") or other.get("training_steps"):
+            # How many epochs these are follows from the size of an update.
+            free.add("epochs")
+        if difference := _first_difference(one, other, free):
+            setting, was, now = difference
+            raise BortError(
+                f"{output / RUNS_FOLDER / name}: made with {setting} {now}, but {first} with {was}, so they cannot be averaged; "
+                "remove the one that is out of date, or give another --output_dir"
+            )
+    return results
 
 
 def summarise(folders: Iterable[Path | str]) -> list[Row]:
@@ -202,11 +224,11 @@ def summarise(folders: Iterable[Path | str]) -> list[Row]:
 def summarise_points(output: Path, task: str, points: Sequence[Point]) -> list[Row]:
     """Rows of a sweep's points, best mean first; see :func:`summarise`."""
     settings = {setting_name(point.setting): point.setting for point in points}
+    complete = read_runs(output, points[0].values)
     rows = []
     for name, setting in settings.items():
         mine = [point for point in points if setting_name(point.setting) == name]
-        folders = {point.seed: output / RUNS_FOLDER / point.name for point in mine}
-        results = {seed: _read(folder) for seed, folder in folders.items() if (folder / RESULT_FILE).exists()}
+        results = {point.seed: complete[point.name] for point in mine if point.name in complete}
         first = next(iter(results.values()), None)
         scores = {seed: result.score for seed, result in results.items()}
         rows.append(Row(first.task if first else task, setting, scores, len(mine), task_score(first.majority) if first else None))
@@ -292,6 +314,17 @@ def _read(run: Path) -> FinetuningResult:
     return result
 
 
+def _first_difference(one: Mapping[str, Any], other: Mapping[str, Any], free: Collection[str] = ()) -> tuple[str, str, str] | None:
+    """Name and both values of the first setting that differs, within a mapping if it is one; None if there is none."""
+    for name in sorted(one.keys() | other.keys()):
+        was, now = one.get(name), other.get(name)
+        if name in free or was == now:
+            continue
+        inner = _first_difference(was, now) if isinstance(was, dict) and isinstance(now, dict) else None
+        return (f"{name}.{inner[0]}", *inner[1:]) if inner else (name, repr(was)[:_LONGEST_VALUE], repr(now)[:_LONGEST_VALUE])
+    return None
+
+
 def _seed(result: FinetuningResult, number: int) -> int:
     seed = result.settings.get(SEED)
     return seed if isinstance(seed, int) else number
@@ -299,7 +332,11 @@ def _seed(result: FinetuningResult, number: int) -> int:
 
 def _is_point(values: Any) -> bool:
     """Whether names and values are such as a grid has; a name becomes part of a folder's."""
-    if not isinstance(values, dict) or not isinstance(values.get(SEED), int):
+    return _are_values(values) and isinstance(values.get(SEED), int)
+
+
+def _are_values(values: Any) -> bool:
+    if not isinstance(values, dict):
         return False
     return all(name.isidentifier() and isinstance(value, bool | int | float | str) for name, value in values.items())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +43,21 @@ class TaskRows:
             for ids in rows.input_ids:
                 digest.update(np.ascontiguousarray(ids).data)
         return digest.hexdigest()
+
+    def test_fingerprints(self) -> dict[str, str]:
+        """SHA-256 of ids and texts of the test rows that are here, by the name of the leaderboard file that answers them."""
+        fingerprints = {}
+        for task, segments in self.unseen:
+            for segment in task.segments:
+                digest = hashlib.sha256()
+                for example in segments[segment.name]:
+                    digest.update(json.dumps([example.id, example.texts, example.candidate, example.question_start]).encode())
+                fingerprints[str(segment.leaderboard_file)] = digest.hexdigest()
+        return fingerprints
+
+    def task_of(self, leaderboard_file: str) -> str:
+        """Name of the task whose test rows that file answers."""
+        return next(task.name for task, _ in self.unseen if leaderboard_file in [segment.leaderboard_file for segment in task.segments])
 
     def dev_logits(self, engine: ClassifierEngine, batch_size: int, num_classes: int) -> dict[str, NDArray[np.float32]]:
         """Logits of the dev rows by segment, on every worker."""

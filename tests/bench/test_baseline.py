@@ -104,6 +104,16 @@ def test_a_class_without_training_rows_is_never_chosen():
         WordModel(get_task("CB"), train[::2])
 
 
+def test_texts_without_words_are_refused():
+    with pytest.raises(BortError, match="CB: the texts of all 2 training rows are blank"):
+        WordModel(get_task("CB"), rows((" ", "\u2003", 1), ("", "\t", 2)))
+
+
+def test_a_task_named_twice_is_judged_once(repository):
+    task = get_task("RTE", repository / "test_data")
+    assert [result["task"] for result in bench_baseline([task, task], 100, False)["tasks"]] == ["RTE"]
+
+
 def without_seconds(record):
     return [{key: value for key, value in result.items() if key != "seconds"} for result in record["tasks"]]
 

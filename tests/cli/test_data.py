@@ -223,6 +223,15 @@ def test_odd_text_is_counted_and_told(vocabulary, tmp_path, capfd):
     assert "kept 3 finished shards; 10000020 of 10000020 bytes were done before" in capfd.readouterr().out
 
 
+def test_a_warning_is_one_line_whatever_a_file_is_called(vocabulary, tmp_path, capfd):
+    odd = tmp_path / "a\x1b[1m\u2028b.txt"
+    odd.write_bytes(b"caf\xe9\n\nmore\n")
+    assert main(["data", "--input", str(odd), "--output", str(tmp_path / "out"), "--vocab", str(vocabulary), "--num_outputs", "1"]) == 0
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert r"a\x1b[1m\u2028b.txt, byte 0" in line
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize(
     ("name", "content", "options", "complaint"),

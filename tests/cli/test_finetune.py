@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -62,8 +63,9 @@ def test_what_is_not_given_comes_from_the_recipe_and_what_is_given_goes_before_i
     assert (settings["lr"], settings["adam_epsilon"], settings["use_scheduler"]) == (3e-4, 1e-5, False)
     for name in ("batch_size", "warmup_ratio", "weight_decay", "early_stop"):
         assert settings[name] == getattr(expected, name), name
-    # No longer than the encoder's positions.
-    assert settings["max_len"] == min(expected.max_len, 64)
+    # No longer than the encoder's positions, which is said.
+    assert settings["max_len"] == 64 < expected.max_len
+    assert f"max_len: 64, as the encoder has no more positions; the recipe has {expected.max_len}\n" in printed
     assert (settings["seed"], settings["dropout"], settings["training_steps"]) == (0, 0.1, 2)
     assert "encoder: " in printed
     assert f"predictions in {run}/predictions/RTE.tsv" in printed
@@ -122,6 +124,40 @@ def test_a_classifier_of_other_labels_gives_its_encoder_and_one_of_the_same_its_
     again = read_parameters(run / "best" / "bort.params")
     assert all(np.allclose(after[name], again[name], rtol=0, atol=1e-15) for name in after)
     assert read_model_directory(run / "best").task.name == "QNLI"
+    for option in ("--init xavier", "--prob 0.5"):
+        status, _, printed = finetune("QNLI", f"--training_steps 1 {option}", "drawn", f"--init_from {run}/best")
+        assert status == 2
+        assert "--init and --prob draw a new classifier, but that of QNLI is taken over" in printed
+
+
+def test_labels_that_only_python_takes_for_the_same_are_other_labels(finetune):
+    """COPA's 0 and 1 say which of two is right, BoolQ's false and true whether one is."""
+    status, copa, printed = finetune("COPA", "--training_steps 1", "copa")
+    assert status == 0, printed
+    status, _, printed = finetune("BoolQ", "--training_steps 1", "boolq", f"--init_from {copa}/best")
+    assert status == 0, printed
+    assert "classifier: new, gaussian, since BoolQ has other labels" in printed
+
+
+def test_leaderboard_files_that_are_not_made_are_named_with_the_reason(finetune, repository, tmp_path):
+    shutil.copytree(repository / "test_data" / "glue" / "MNLI", tmp_path / "data" / "glue" / "MNLI")
+    (tmp_path / "data" / "glue" / "MNLI" / "test_matched.tsv").unlink()
+    status, run, printed = finetune("MNLI", "--training_steps 1 --data_root {t}/data")
+    assert status == 0, printed
+    assert f"predictions in {run}/predictions/MNLI-mm.tsv\n" in printed
+    assert "no MNLI-m.tsv, since MNLI's test_matched.tsv is not in glue/MNLI/\n" in printed
+    assert "no AX.tsv, since AX's " in printed
+    assert printed.count("\nno ") == 2
+
+
+def test_a_complete_run_whose_classifier_a_sweep_has_removed_announces_none(finetune):
+    _, run, printed = finetune("RTE", "--training_steps 1")
+    assert f"best epoch 1 of 1, classifier in {run}/best\n" in printed
+    shutil.rmtree(run / "best")
+    status, _, printed = finetune("RTE", "--training_steps 1")
+    assert status == 0
+    assert "its classifier was not kept" in printed
+    assert "best epoch 1 of 1\n" in printed
 
 
 WRONG = {
@@ -132,6 +168,7 @@ WRONG = {
     "both": ("RTE", "", "--init_from {f}/model --params none", "--params goes with --model"),
     "diverging": ("RTE", "--lr 1e30 --epochs 1", None, r"is not finite by step \d+; there is no checkpoint yet; .*lower --lr"),
     "half precision without a GPU": ("RTE", "--dtype float16", None, "float16"),
+    "longer than the encoder": ("RTE", "--max_len 65", None, "--max_len 65: the encoder .*/model has 64 positions; give at most so many"),
     "no rows a batch": ("RTE", "--batch_size 0", None, "batch_size must be at least 1, got 0"),
     "keep_question": ("RTE", "--keep_question", None, "--keep_question is for RACE"),
     "no files": ("RTE", "--data_root {f}", None, r"RTE: no train\.tsv"),

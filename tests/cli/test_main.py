@@ -8,9 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bort import get_bort_model
 from bort.cli import VERBS, main
+from bort.errors import on_one_line
 from bort.parameters import write_parameters
 
 
@@ -140,3 +143,32 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(name, inputs, repository, 
 def test_a_line_feed_in_a_name_leaves_an_error_one_line(tmp_path, capfd):
     assert main(["data", "--input", str(tmp_path / "new\nline.txt"), "--output", str(tmp_path / "out"), "--vocab", "x"]) == 2
     assert capfd.readouterr().err.count("\n") == 1
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+def test_text_from_outside_is_one_harmless_line(text):
+    line = on_one_line(text)
+    assert line.isprintable()
+    assert len(f"{line}x".splitlines()) == 1
+    if text.isprintable():
+        assert line == text
+
+
+def test_signs_that_steer_a_terminal_are_shown_as_what_they_are():
+    assert on_one_line("é 漢\x1b]0;x\x07\r\n\u2028\u202e\udcff") == r"é 漢\x1b]0;x\x07\r\n\u2028\u202e\udcff"
+
+
+@pytest.mark.parametrize("verb", ["tasks", "tasks CB --unknown"])
+def test_no_sign_of_an_argument_or_a_file_reaches_the_terminal_raw(verb, tmp_path):
+    odd = "\x1b[31m\r\u2028x"
+    (tmp_path / "glue/RTE").mkdir(parents=True)
+    (tmp_path / "glue/RTE/train.tsv").write_text(f"{odd}\tlabel\n")
+    arguments = ["tasks", odd] if verb == "tasks" else [*verb.split(), odd]
+    result = run_bort(*arguments, "--data_root", tmp_path)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.rstrip("\n").isprintable()
+    assert r"\x1b[31m" in result.stderr
+    listed = run_bort("tasks", "RTE", "--data_root", tmp_path)
+    assert r"it has \x1b[31m\r\u2028x, label" in listed.stdout
+    assert not set(listed.stdout) & set("\x1b\r\u2028")

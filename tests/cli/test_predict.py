@@ -144,13 +144,6 @@ def test_a_pipe_that_trickles_is_answered_row_by_row(checkpoints):
         assert process.wait() == 0, process.stderr.read()
 
 
-def test_an_empty_input_gives_a_header_alone(checkpoints, tmp_path):
-    (tmp_path / "rows.tsv").write_bytes(b"")
-    arguments = ["--checkpoint", str(checkpoints / "RTE" / "best"), "--input", str(tmp_path / "rows.tsv")]
-    assert main(["predict", *arguments, "--output", str(tmp_path / "out.tsv")]) == 0
-    assert (tmp_path / "out.tsv").read_text() == "index\tprediction\n"
-
-
 def test_the_dev_set_is_scored_as_fine_tuning_scored_it(checkpoints, repository, capsys):
     arguments = ["--task", "SST-2", "--segment", "dev", "--data_root", str(repository / "test_data")]
     assert main(["predict", "--checkpoint", str(checkpoints / "SST-2" / "best"), *arguments]) == 0
@@ -173,3 +166,47 @@ def test_memory_does_not_grow_with_the_input(checkpoints, tmp_path):
         assert len((tmp_path / "out.tsv").read_text().splitlines()) == num_rows + 1
         peaks.append(int(megabytes))
     assert peaks[1] - peaks[0] < 60, peaks
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "header"),
+    [
+        ("e.tsv", [], "index\tprediction\n"),
+        ("e.jsonl", [], ""),
+        ("e.jsonl", ["--output_format", "tsv"], "index\tprediction\n"),
+        ("e", ["--format", "jsonl"], ""),
+        ("e", ["--probabilities"], "index\tprediction\tprobability_not_entailment\tprobability_entailment\n"),
+    ],
+)
+def test_an_empty_input_has_the_header_of_its_output(checkpoints, tmp_path, name, options, header):
+    (tmp_path / name).write_bytes(b"")
+    arguments = ["--checkpoint", str(checkpoints / "RTE" / "best"), "--input", str(tmp_path / name), *options]
+    assert main(["predict", *arguments, "--output", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out").read_text() == header
+
+
+def test_json_lines_without_a_telling_name_get_json_lines_alone(checkpoints):
+    result = run_bort("predict", "--checkpoint", checkpoints / "SST-2" / "best", "--input", "-", text='{"text": "fine", "id": "é"}\n')
+    assert [json.loads(line)["id"] for line in result.stdout.splitlines()] == ["é"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "RTE", "--probabilities"], "--probabilities says nothing with --task"),
+        (["--task", "RTE", "--format", "tsv"], "--format says nothing with --task"),
+        (["--input", "-", "--segment", "dev"], "--segment says nothing with --input"),
+        (["--input", "-", "--data_root", "x"], "--data_root says nothing with --input"),
+        (["--task", "AX-b", "--segment", "dev"], "AX-b has no dev rows; it has test"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(checkpoints, capsys, arguments, message):
+    assert main(["predict", "--checkpoint", str(checkpoints / "RTE" / "best"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_closed_standard_input_is_said_in_one_line(checkpoints):
+    command = f"{sys.executable} -m bort predict --checkpoint {checkpoints}/SST-2/best --input - <&-"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "standard input is closed" in result.stderr

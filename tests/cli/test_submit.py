@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 
 import pytest
@@ -96,3 +97,13 @@ def test_mistakes_are_one_line(arguments, error, data, tmp_path):
     (line,) = [line for line in result.stderr.splitlines() if not line.startswith("bort: warning: ")]
     assert error in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["RACE.jsonl", "file"]
+
+
+def test_notices_and_results_are_lines_whatever_the_folders_are_called(data, tmp_path):
+    odd = tmp_path / "a\x1b[1m\u2028b"
+    shutil.copytree(data / "race", odd / "race")
+    hand_in(get_task("RACE", data), tmp_path / "runs")
+    result = run_bort("submit", "race", tmp_path / "runs", "--data_root", odd, "--output", odd / "race.zip")
+    assert result.returncode == 0
+    assert r"a\x1b[1m\u2028b/race/test has" in result.stderr
+    assert all(len(text.splitlines()) == 1 and text.rstrip("\n").isprintable() for text in (result.stdout, result.stderr))

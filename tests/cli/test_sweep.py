@@ -1,13 +1,16 @@
-"""``bort finetune`` as a sweep: two seeds on test_data with a tiny encoder, gone on with, and what is refused."""
+"""``bort finetune`` as a sweep: a grid on test_data with a tiny encoder, gone on with, and what is refused."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
+
+from bort.cli import main
 
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -17,10 +20,10 @@ def base(tmp_path_factory, repository, tokenizer):
     """Words of a fine-tuning on RTE with a tiny encoder at random."""
     folder = tmp_path_factory.mktemp("model")
     tokenizer.save(folder / "vocab")
-    sizes = {"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64}
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64}
     (folder / "model.json").write_text(json.dumps(sizes))
     inputs = f"--task RTE --data_root {repository}/test_data --model {folder}/model.json --params none --vocab {folder}/vocab"
-    return f"{inputs} --max_len 32 --epochs 1 --cache_dir none".split()
+    return f"{inputs} --max_len 32 --training_steps 14 --cache_dir none".split()
 
 
 def finetune(base, *words, status=0):
@@ -35,45 +38,91 @@ def outcomes(folder):
     return {name: {key: value for key, value in result.items() if key != "seconds"} for name, result in results.items()}
 
 
-def test_two_seeds_are_two_runs_with_a_report_and_more_may_come(base, tmp_path):
-    printed = finetune(base, "--output_dir", tmp_path / "two", "--seeds", 0, 1, "--jobs", 2).stdout
-    runs = outcomes(tmp_path / "two")
-    assert runs.keys() == {"seed=0", "seed=1"}
-    assert [runs[name]["settings"]["seed"] for name in sorted(runs)] == [0, 1]
-    report = json.loads((tmp_path / "two/report.json").read_text())
-    assert report["best"]["scores"] == {"0": runs["seed=0"]["score"], "1": runs["seed=1"]["score"]}
+@pytest.fixture(scope="module")
+def finished(base, tmp_path_factory):
+    """Folder of a sweep of two runs at a time, and what it printed."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "grid.yaml").write_text("batch_size: [8, 16]\nlr: [1e-3]\nuse_scheduler: [false]\n")
+    words = ("--output_dir", folder / "out", "--grid", folder / "grid.yaml", "--seeds", 1, "--jobs", 2)
+    return folder / "out", finetune(base, *words).stdout
+
+
+def test_a_sweep_is_the_runs_of_its_points_with_a_report(base, finished, tmp_path):
+    folder, printed = finished
+    runs = outcomes(folder)
+    assert runs.keys() == {"batch_size=8,seed=1", "batch_size=16,seed=1"}
+    # Both are 14 updates, which are more epochs of the larger ones; that the settings differ so far keeps nobody from comparing them.
+    varied = ("batch_size", "global_batch", "epochs", "seed", "lr", "use_scheduler")
+    assert [[run["settings"][name] for name in varied] for _, run in sorted(runs.items())] == [
+        [16, 16, 2, 1, 1e-3, False],
+        [8, 8, 1, 1, 1e-3, False],
+    ]
+    report = json.loads((folder / "report.json").read_text())
+    assert {row["setting"]["batch_size"]: row["scores"] for row in report["settings"]} == {
+        size: {"1": runs[f"batch_size={size},seed=1"]["score"]} for size in (8, 16)
+    }
     assert report["headline"] in printed
-    assert len(list((tmp_path / "two").glob("runs/*/best"))) == 1
-    assert len(list((tmp_path / "two").glob("runs/*/predictions/RTE.tsv"))) == 2
+    assert len(list(folder.glob("runs/*/best"))) == 1
+    assert len(list(folder.glob("runs/*/predictions/RTE.tsv"))) == 2
     # A run of the sweep is what the same command without a sweep makes, whatever ran beside it.
-    finetune(base, "--output_dir", tmp_path / "alone", "--seed", 1)
-    alone = json.loads((tmp_path / "alone/result.json").read_text())
-    assert {key: value for key, value in alone.items() if key != "seconds"} == runs["seed=1"]
-    predictions = [folder / "predictions/RTE.tsv" for folder in (tmp_path / "alone", tmp_path / "two/runs/seed=1")]
+    finetune(base, "--output_dir", tmp_path, "--seed", 1, "--lr", "1e-3", "--no-use_scheduler", "--batch_size", 8)
+    alone = json.loads((tmp_path / "result.json").read_text())
+    assert {key: value for key, value in alone.items() if key != "seconds"} == runs["batch_size=8,seed=1"]
+    predictions = [run / "predictions/RTE.tsv" for run in (tmp_path, folder / "runs/batch_size=8,seed=1")]
     assert predictions[0].read_bytes() == predictions[1].read_bytes()
 
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "two").glob("runs/*/result.json")}
-    finetune(base, "--output_dir", tmp_path / "two", "--seeds", 1, 2, "--jobs", 1)
-    assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert outcomes(tmp_path / "two").keys() == {"seed=0", "seed=1", "seed=2"}
-    assert json.loads((tmp_path / "two/report.json").read_text())["best"]["n"] == 3
-    error = finetune(base, "--output_dir", tmp_path / "two", "--seeds", 1, "--max_gradient_norm", "0.5", status=2).stderr
-    assert "the sweep there has max_gradient_norm its default, this one 0.5" in error
 
-
-def test_a_grid_with_a_point_that_fails(base, tmp_path):
-    (tmp_path / "grid.yaml").write_text("lr: [1e-3, 1e38]\nuse_scheduler: [false]\n")
-    result = finetune(base, "--output_dir", tmp_path / "grid", "--grid", tmp_path / "grid.yaml", "--keep_models", "all", status=2)
-    good, bad = "lr=1e-3,use_scheduler=false,seed=0", "lr=1e38,use_scheduler=false,seed=0"
+def test_more_points_may_come_one_of_which_fails(base, finished, tmp_path):
+    folder = tmp_path / "out"
+    shutil.copytree(finished[0], folder, copy_function=shutil.copy2)
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/result.json")}
+    (tmp_path / "grid.yaml").write_text("batch_size: [8]\nlr: [1e-3, 1e38]\nuse_scheduler: [false]\n")
+    words = ("--output_dir", folder, "--grid", tmp_path / "grid.yaml", "--jobs", 2, "--keep_models", "all")
+    result = finetune(base, *words, status=2)
+    good, bad = "batch_size=8,seed=0", "batch_size=8,lr=1e38,seed=0"
     assert result.stderr.startswith(f"bort: error: 1 of 2 runs failed: {bad}; see log.txt")
     assert result.stderr.count("\n") == 1
     assert f"{bad}  failed: bort: error: " in result.stdout
-    runs = outcomes(tmp_path / "grid")
-    assert runs.keys() == {good}
-    assert (runs[good]["settings"]["lr"], runs[good]["settings"]["use_scheduler"]) == (1e-3, False)
-    report = json.loads((tmp_path / "grid/report.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert outcomes(folder).keys() == {"batch_size=8,seed=1", "batch_size=16,seed=1", good}
+    report = json.loads((folder / "report.json").read_text())
     assert report["failed"].keys() == {bad}
-    assert "1 of 2 runs complete, 1 failed" in (tmp_path / "grid/report.md").read_text()
+    assert (report["best"]["setting"]["batch_size"], report["best"]["n"]) == (8, 2)
+    assert "3 of 4 runs complete, 1 failed" in (folder / "report.md").read_text()
+
+
+@pytest.fixture
+def refused(base, monkeypatch, capsys):
+    """What ``bort finetune`` prints on standard error where it refuses."""
+
+    def refused(*words, base=base):
+        command = ["finetune", *base, *map(str, words)]
+        monkeypatch.setattr(sys, "argv", ["bort", *command])
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    return refused
+
+
+def test_a_finished_sweep_is_not_gone_on_with_under_other_options(finished, refused):
+    grid = finished[0].parent / "grid.yaml"
+    error = refused("--output_dir", finished[0], "--grid", grid, "--seeds", 1, "--max_gradient_norm", "0.5")
+    assert "the sweep there has max_gradient_norm its default, this one 0.5" in error
+
+
+def test_what_no_run_could_do_is_refused_before_there_is_a_folder(base, refused, tmp_path):
+    def with_option(name, value):
+        return [value if before == name else word for before, word in zip(["", *base], base, strict=False)]
+
+    out = ("--output_dir", tmp_path / "out", "--seeds", 0, 1)
+    assert "typo.json" in refused(*out, base=with_option("--model", "typo.json"))
+    assert "AX has no recipe" in refused(*out, base=with_option("--task", "AX"))
+    assert "RTE: no train.tsv in" in refused(*out, base=with_option("--data_root", str(tmp_path)))
+    assert "epochs must be" in refused(*out, "--epochs", 0)
+    assert "log_interval must be at least 1" in refused(*out, "--log_interval", 0)
+    assert not (tmp_path / "out").exists()
 
 
 WRONG = {
@@ -82,6 +131,10 @@ WRONG = {
     "a negative seed": ("--seeds=-1", "--seeds: seed must be at least 0"),
     "no jobs": ("--seeds 1 --jobs 0", "--jobs must be at least 1"),
     "seed and seeds": ("--seeds 1 2 --seed 3", "--seed is given, and so are its values in the sweep"),
+    "an option with its default beside the grid": ("--grid dropout.yaml --dropout 0.1", "--dropout is given, and so are its values"),
+    "the default seed and seeds": ("--seeds 1 2 --seed 0", "--seed is given, and so are its values in the sweep"),
+    "to begin anew": ("--seeds 1 --resume never", "--resume never: a sweep always goes on where it was; to begin anew, remove"),
+    "to go on from elsewhere": ("--seeds 1 --resume runs/checkpoint_0000001", "--resume runs/checkpoint_0000001: a sweep always"),
     "grid and option": ("--grid published --lr 1e-3", "--lr is given, and so are its values in the sweep"),
     "no such grid": ("--grid nowhere.yaml", "nowhere.yaml: No such file"),
     "no Ray there": ("--seeds 1 --ray 127.0.0.1:1", "--ray 127.0.0.1:1: "),
@@ -89,11 +142,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_one_line(name, base, tmp_path):
+def test_what_is_wrong_is_one_line(name, refused, tmp_path, monkeypatch):
     words, message = WRONG[name]
     if "--ray" in words:
         pytest.importorskip("ray", reason="Ray is not installed")
-    result = finetune(base, "--output_dir", tmp_path / "out", *words.split(), status=2)
-    assert message in result.stderr
-    assert result.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dropout.yaml").write_text("dropout: [0.1, 0.2]\n")
+    assert message in refused("--output_dir", tmp_path / "out", *words.split())
     assert not list((tmp_path / "out").glob("runs/*"))

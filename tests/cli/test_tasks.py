@@ -160,6 +160,9 @@ def test_a_benchmark_stops_at_the_first_task_that_cannot_be_had(tmp_path, capsys
     [
         ("download", "nothing to download; name tasks"),
         ("download CB --json x", "--json is for lists"),
+        ("scores", "scores are those of runs: name their folders"),
+        ("scores nowhere", "nowhere: no such folder"),
+        ("scores bort", "no result.json in bort; a run of bort finetune writes it"),
         ("download XY", 'no task "XY"; there are CoLA'),
         ("XY", 'no task "XY"; there are CoLA'),
     ],
@@ -187,3 +190,85 @@ def test_real_files_are_all_in_order(shared, tmp_path):
     assert [segment["damage"] for task in tasks for segment in task["segments"] if segment["damage"]] == []
     full = {segment["name"]: segment["size"] for task in tasks if task["task"] == "MRPC" for segment in task["segments"]}
     assert full == {"train": 3668, "dev": 408, "test": 1725}
+
+
+def test_a_task_named_twice_is_listed_once(tmp_path):
+    put(tmp_path, "superglue/CB/train.jsonl", rows(3))
+    for arguments in (["CB", "CB", "cb"], ["CB", "--benchmark", "superglue"]):
+        assert listed(tmp_path, *arguments)["CB", "train"]["size"] == 3
+        names = [task["task"] for task in json.loads((tmp_path / "list.json").read_text())]
+        assert sorted(set(names)) == sorted(names)
+
+
+def test_what_is_in_no_encoding_is_escaped(tmp_path, capsys):
+    root = tmp_path / "o\udcff"
+    put(root, "superglue/CB/train.jsonl", rows(1, label="\ud800"))
+    file = tmp_path / "list.json"
+    assert main(["tasks", "CB", "--data_root", str(root), "--json", str(file)]) == 0
+    train = json.loads(file.read_text(encoding="ascii"))[0]["segments"][0]
+    assert train["path"] == f"{root}/superglue/CB/train.jsonl"
+    assert 'label "\ud800" is not one of' in train["damage"]
+    assert r'label "\ud800" is not one of' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("files", [3, 1])
+def test_a_folder_of_many_or_large_files_is_not_read_in_a_list(tmp_path, monkeypatch, files):
+    monkeypatch.setattr(inventory, "_MANY_FILES", 2)
+    monkeypatch.setattr(inventory, "_READ_WHOLE", 1000)
+    for number in range(files):
+        put(tmp_path, f"race/dev/middle/{number}.txt", " " * 2000)
+    state = listed(tmp_path)["RACE-M", "dev"]
+    assert (state["damage"], state["size"], state["notes"]) == (None, None, [f"{tmp_path}/race/dev: {files} files, not read"])
+
+
+def test_a_file_that_cannot_be_looked_at_is_damaged_and_the_list_goes_on(tmp_path, capsys):
+    put(tmp_path, "superglue/CB/train.jsonl", rows(3))
+    (tmp_path / "glue").mkdir()
+    (tmp_path / "glue/RTE").symlink_to("RTE")
+    segments = listed(tmp_path)
+    assert segments["RTE", "train"]["damage"] == f"{tmp_path}/glue/RTE/train.tsv: Too many levels of symbolic links"
+    assert segments["CB", "train"]["size"] == 3
+    assert main(["tasks", "RTE", "CB", "--data_root", str(tmp_path)]) == 0
+    assert "cannot be told" in capsys.readouterr().out
+
+
+def put_run(folder, task, dev):
+    values = {"best_epoch": 1, "epochs": 1, "steps": 1, "majority": {}, "settings": {}, "parameters": 1, "train_rows": 1, "seconds": 1.0}
+    put(folder, "result.json", json.dumps(values | {"task": task, "score": 0.0, "dev": dev, "files": []}))
+
+
+def test_scores_of_runs_are_averaged_by_task_and_by_benchmark(tmp_path, capsys):
+    for number, accuracy in enumerate((0.5, 0.7)):
+        put_run(tmp_path / f"runs/race-{number}", "RACE", {"dev": {"accuracy": accuracy, "accuracy_high": 0.4, "accuracy_middle": 0.8}})
+    put_run(tmp_path / "runs/rte", "RTE", {"dev": {"accuracy": 0.25}})
+    put_run(tmp_path / "runs/mrpc", "MRPC", {"dev": {"f1": 0.9, "accuracy": 0.8}})
+    put_run(tmp_path / "runs/.killed.partial", "RTE", {"dev": {"accuracy": 1.0}})
+    (tmp_path / "runs/again").symlink_to(tmp_path / "runs/rte")
+    command = ["tasks", "scores", str(tmp_path / "runs"), str(tmp_path / "runs/rte"), "--json", str(tmp_path / "scores.json")]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"│ RACE +│ +2 │ +accuracy │ 0\.6000 │ 0\.6000 │", out)
+    assert re.search(r"│ MRPC +│ +1 │ +f1 │ 0\.9000 │ 0\.8500 │", out)
+    assert re.search(r"│ RTE +│ +1 │ +accuracy │ 0\.2500 │", out)
+    assert "\nRACE 0.6000\n" in out
+    assert "\nno average of GLUE without CoLA, SST-2, STS-B, QQP, MNLI, QNLI, WNLI\n" in out
+    assert "SuperGLUE" not in out
+    record = json.loads((tmp_path / "scores.json").read_text())
+    assert record["benchmarks"] == {"GLUE": None, "RACE": pytest.approx(0.6)}
+    assert [(row["task"], row["runs"]) for row in record["tasks"]] == [("MRPC", 1), ("RTE", 1), ("RACE", 2)]
+
+
+@pytest.mark.parametrize(
+    ("task", "dev", "reason"),
+    [
+        ("RTE", {"dev": {"accuracy": "0.5"}}, "no dev accuracy of RTE; repeat the run"),
+        ("RTE", {"dev": {"accuracy": float("nan")}}, "no dev accuracy of RTE; repeat the run"),
+        ("RTE", [], "no dev accuracy of RTE; repeat the run"),
+        ("MNLI", {"dev_matched": {"accuracy": 0.5}}, "no dev_mismatched accuracy of MNLI; repeat the run"),
+        ("XY", {}, 'no task "XY"; there are CoLA'),
+    ],
+)
+def test_a_result_without_its_scores_is_named(tmp_path, capsys, task, dev, reason):
+    put_run(tmp_path / "run", task, dev)
+    assert main(["tasks", "scores", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"bort: error: {tmp_path}/run/result.json: {reason}")

@@ -12,6 +12,7 @@ import zlib
 import pytest
 
 from bort.errors import BortError
+from bort.tasks import archives
 from bort.tasks.archives import Limits, unpack
 
 GOOD = {"CB/train.jsonl": b'{"idx": 0}\n' * 50, "CB/val.jsonl": b"{}\n", "CB/notes/original.txt": b"left out\n"}
@@ -264,3 +265,16 @@ def test_more_after_the_end_of_a_tar(tmp_path):
 def test_no_archive_at_all(tmp_path, content, reason):
     (tmp_path / "archive").write_bytes(content)
     assert refused(tmp_path, tmp_path / "archive") == reason
+
+
+@pytest.mark.parametrize("size", [7, 64, 1 << 20])
+def test_the_members_of_a_zip_are_counted_before_its_directory_is_read(tmp_path, monkeypatch, size):
+    """The directory's end is damaged, so a reader of the directory would have said that; a signature may be cut by the end of a portion."""
+    archive = zip_of(tmp_path / "archive", {f"CB/{number}.txt": b"" for number in range(10)})
+    archive.write_bytes(archive.read_bytes()[:-10])
+    monkeypatch.setattr(archives, "_COPIED_AT_ONCE", size)
+    assert refused(tmp_path, archive, Limits(members=9)) == "more than 9 members"
+    archive.rename(tmp_path / "again")
+    (tmp_path / "out/folder").rmdir()
+    (tmp_path / "out").rmdir()
+    assert "damaged or cut short" in refused(tmp_path, tmp_path / "again", Limits(members=10))

@@ -197,3 +197,9 @@ def test_prediction_pads_little(skewed):
     slots = sum(batch.input_ids.size for batch in batches)
     # At most 7 positions a row for the rounding, and per batch what the order of length leaves.
     assert skewed.sum() / slots > 0.8
+
+
+def test_a_batch_goes_to_the_worker_that_has_the_least_to_do():
+    rows = rows_of([48, 24, 24])
+    shares = [[chosen.tolist() for chosen, _ in prediction_batches(rows, 1, rank, 2)] for rank in range(2)]
+    assert shares == [[[0]], [[1], [2]]]

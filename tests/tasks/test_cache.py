@@ -209,6 +209,13 @@ def test_rows_of_another_reading_of_the_same_file_are_not_believed(task, tokeniz
     np.testing.assert_array_equal(np.concatenate(rows.input_ids), np.concatenate(encode_examples(examples, tokenizer, 64)))
 
 
+def test_rows_whose_question_begins_elsewhere_are_not_believed(task, tokenizer, folder):
+    encode(task, tokenizer, folder, keep_question=True)
+    examples = [dataclasses.replace(example, question_start=1) for example in task.examples(SEGMENT)]
+    with pytest.warns(UserWarning, match="made of other rows; the rows are encoded again"):
+        encode_segment(task, SEGMENT, examples, tokenizer, 64, True, folder)
+
+
 def test_a_folder_that_cannot_be_written_is_gone_without_and_named_once(task, tokenizer, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")

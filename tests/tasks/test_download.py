@@ -1,161 +1,25 @@
-"""Downloads from a real server on this machine, which breaks off, redirects, changes its mind and serves harmful archives."""
+"""Downloads to the data root: official digests, harmful archives, files that stand there already, several processes."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gzip
 import hashlib
-import io
 import json
-import os
 import re
-import socket
 import subprocess
 import sys
-import tarfile
-import threading
 import time
-import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
 from bort.errors import BortError
-from bort.tasks import TASKS, get_task, transfer
+from bort.tasks import TASKS, get_task
 from bort.tasks.download import MANIFEST, SOURCES, changes_since_download, download
 
-CB_PATH = "/glue/superglue/data/v2/CB.zip"
-ROWS = b"".join(
-    json.dumps({"premise": f"p {number}", "hypothesis": "h", "label": "neutral", "idx": number}).encode() + b"\n" for number in range(20)
-)
-CB_FILES = {"train.jsonl": ROWS, "val.jsonl": ROWS[:500].rpartition(b"\n")[0] + b"\n", "test.jsonl": ROWS}
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Serves ``server.files`` with ranges; each request to a path takes the next of ``server.orders[path]`` first."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        server = self.server
-        path = urlsplit(self.path).path
-        server.requests.append((path, self.headers.get("Range"), self.headers.get("If-Range"), self.headers.get("Authorization")))
-        orders = server.orders.get(path, [])
-        order = orders.pop(0) if orders else "serve"
-        content = server.files.get(path)
-        tag = server.tags.get(path, f'"{hashlib.sha256(content or b"").hexdigest()[:16]}"')
-        if isinstance(order, tuple) and order[0] == "redirect":
-            return self._answer(order[1], {"Location": order[2]})
-        if isinstance(order, int):
-            return self._answer(order, {})
-        if content is None:
-            return self._answer(404, {})
-        begin = 0
-        headers = {"ETag": tag} if tag else {}
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if asked and order != "no range" and self.headers.get("If-Range") in (None, tag):
-            begin = int(asked[1])
-            if begin >= len(content):
-                return self._answer(416, {"Content-Range": f"bytes */{len(content)}"})
-            if order == "wrong part":
-                begin -= 1
-            headers["Content-Range"] = f"bytes {begin}-{len(content) - 1}/{len(content)}"
-        body = content[begin:]
-        if order == "no length":
-            headers["Connection"] = "close"
-        else:
-            headers["Content-Length"] = str(len(body))
-        if order == "gzip encoding":
-            headers["Content-Encoding"] = "gzip"
-        self.send_response(206 if "Content-Range" in headers else 200)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if isinstance(order, tuple):
-            body = body[: order[1]]
-        self.wfile.write(body)
-        if isinstance(order, tuple) and order[0] == "stall":
-            self.wfile.flush()
-            server.release.wait(60)
-        if order == "no length" or isinstance(order, tuple):
-            self.wfile.flush()
-            self.close_connection = True
-            with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
-        return None
-
-    def _answer(self, status, headers):
-        self.send_response(status)
-        for name, value in (headers | {"Content-Length": "0"}).items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0, 0.0))
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        server.files, server.orders, server.tags, server.requests, server.release = {}, {}, {}, [], threading.Event()
-        server.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        monkeypatch.setenv("BORT_DATA_MIRROR", server.url)
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def unknown(monkeypatch):
-    """Nobody knows the digests, so that archives made here are taken."""
-    for folder, sources in SOURCES.items():
-        monkeypatch.setitem(SOURCES, folder, tuple(dataclasses.replace(source, size=None, sha256=None) for source in sources))
-
-
-def zip_of(members, method=zipfile.ZIP_DEFLATED):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-def tar_of(members):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-CB_ZIP = zip_of({f"CB/{name}": content for name, content in CB_FILES.items()}, zipfile.ZIP_STORED)
-
-
-def everything(root):
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(Path(root).rglob("*")) if path.is_file()}
-
-
-def data(root):
-    return {name: content for name, content in everything(root).items() if not name.endswith(MANIFEST)}
-
-
-def failure(task, root):
-    with pytest.raises(BortError) as caught:
-        download(task, root, progress=False)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+from .download_cases import CB_FILES, CB_PATH, CB_ZIP, KNOWS_NO_DIGEST, ROWS, data, everything, failure, tar_of, zip_of
 
 
 def test_a_task_arrives_in_its_folder_and_is_read(server, unknown, tmp_path):
@@ -178,144 +42,6 @@ def test_what_is_complete_is_not_asked_for_again(server, unknown, tmp_path):
     assert report.fetched == ()
     assert len(server.requests) == 1
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-
-
-def test_a_broken_connection_is_resumed_with_a_range(server, unknown, tmp_path):
-    server.files[CB_PATH] = CB_ZIP
-    server.orders[CB_PATH] = [("cut", 1000), ("cut", 700)]
-    download("CB", tmp_path, progress=False)
-    assert [request[1] for request in server.requests] == [None, "bytes=1000-", "bytes=1700-"]
-    assert len({request[2] for request in server.requests[1:]} - {None}) == 1
-    assert data(tmp_path) == {f"superglue/CB/{name}": content for name, content in CB_FILES.items()}
-
-
-def test_a_later_command_goes_on_where_an_earlier_one_gave_up(server, unknown, tmp_path):
-    server.files[CB_PATH] = CB_ZIP
-    server.orders[CB_PATH] = [("cut", 1000), 503, 503, 503, 503]
-    message = failure("CB", tmp_path)
-    assert message.startswith(f"{server.url}{CB_PATH}: the server answered 503 Service Unavailable; 1000 bytes are kept")
-    assert everything(tmp_path)["superglue/.CB.zip.partial"] == CB_ZIP[:1000]
-    assert not (tmp_path / "superglue/CB").exists()
-    server.requests.clear()
-    download("CB", tmp_path, progress=False)
-    assert [request[1] for request in server.requests] == ["bytes=1000-"]
-    assert list(data(tmp_path)) == sorted(f"superglue/CB/{name}" for name in CB_FILES)
-
-
-@pytest.mark.parametrize("order", ["no range", "wrong part"])
-def test_a_server_that_does_not_do_ranges_right_starts_anew(server, unknown, tmp_path, order):
-    server.files[CB_PATH] = CB_ZIP
-    server.orders[CB_PATH] = [("cut", 1000), order]
-    download("CB", tmp_path, progress=False)
-    assert (tmp_path / "superglue/CB/train.jsonl").read_bytes() == ROWS
-    assert server.requests[1][1] == "bytes=1000-"
-
-
-@pytest.mark.parametrize("tag", ["", 'W/"weak"'])
-def test_without_a_mark_of_the_version_no_range_is_asked_for(server, unknown, tmp_path, tag):
-    server.files[CB_PATH], server.tags[CB_PATH] = CB_ZIP, tag
-    server.orders[CB_PATH] = [("cut", 1000)]
-    download("CB", tmp_path, progress=False)
-    assert [request[1] for request in server.requests] == [None, None]
-
-
-def test_a_file_that_changed_in_between_starts_anew(server, unknown, tmp_path):
-    server.files[CB_PATH] = zip_of({f"CB/{name}": content + b"\n" for name, content in CB_FILES.items()}, zipfile.ZIP_STORED)
-    server.orders[CB_PATH] = [("cut", 1000), 503, 503, 503, 503]
-    failure("CB", tmp_path)
-    server.files[CB_PATH] = CB_ZIP
-    download("CB", tmp_path, progress=False)
-    assert data(tmp_path) == {f"superglue/CB/{name}": content for name, content in CB_FILES.items()}
-
-
-def test_a_server_that_ignores_the_condition_is_caught_by_the_size(server, unknown, tmp_path):
-    server.files[CB_PATH], server.tags[CB_PATH] = CB_ZIP + b"x", '"same"'
-    server.orders[CB_PATH] = [("cut", 1000), 503, 503, 503, 503]
-    failure("CB", tmp_path)
-    server.files[CB_PATH] = CB_ZIP
-    download("CB", tmp_path, progress=False)
-    assert data(tmp_path) == {f"superglue/CB/{name}": content for name, content in CB_FILES.items()}
-
-
-@pytest.mark.parametrize("kept", [CB_ZIP, CB_ZIP + b"more"])
-def test_a_partial_file_that_leaves_nothing_to_ask_for(server, unknown, tmp_path, kept):
-    """A process killed before the last rename has all bytes; the server answers 416, and so it does for a file longer than its own."""
-    server.files[CB_PATH] = CB_ZIP
-    server.orders[CB_PATH] = [("cut", 1000), 503, 503, 503, 503]
-    failure("CB", tmp_path)
-    (tmp_path / "superglue/.CB.zip.partial").write_bytes(kept)
-    server.requests.clear()
-    download("CB", tmp_path, progress=False)
-    assert len(server.requests) == (1 if kept == CB_ZIP else 2)
-    assert data(tmp_path) == {f"superglue/CB/{name}": content for name, content in CB_FILES.items()}
-
-
-def test_a_body_without_length_and_one_called_an_encoding(server, unknown, tmp_path):
-    server.files[CB_PATH] = CB_ZIP
-    server.orders[CB_PATH] = ["no length"]
-    download("CB", tmp_path, progress=False)
-    race = {f"RACE/{segment}/{level}/1.txt": b"{}" for segment in ("train", "dev", "test") for level in ("high", "middle")}
-    server.files["/~glai1/data/race/RACE.tar.gz"] = tar_of(race)
-    server.orders["/~glai1/data/race/RACE.tar.gz"] = ["gzip encoding"]
-    download("RACE-M", tmp_path, progress=False)
-    assert {name for name in data(tmp_path) if name.startswith("race")} == {name.replace("RACE", "race") for name in race}
-
-
-@pytest.mark.parametrize("note", ["", "{", "[1]", '{"url": 1}', '{"url": "{url}", "mark": ["y"], "size": null}'])
-def test_a_partial_file_whose_note_is_damaged_starts_anew(server, unknown, tmp_path, note):
-    server.files[CB_PATH] = CB_ZIP
-    (tmp_path / "superglue").mkdir()
-    (tmp_path / "superglue/.CB.zip.partial").write_bytes(b"anything")
-    (tmp_path / "superglue/.CB.zip.partial.json").write_text(note.replace("{url}", server.url + CB_PATH))
-    download("CB", tmp_path, progress=False)
-    assert [request[1] for request in server.requests] == [None]
-    assert [path.name for path in (tmp_path / "superglue").iterdir()] == ["CB"]
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_followed(server, unknown, tmp_path, status):
-    server.files["/elsewhere/file"] = CB_ZIP
-    server.orders[CB_PATH] = [("redirect", status, "/elsewhere/file")] * 2
-    server.orders["/elsewhere/file"] = [("cut", 1000)]
-    download("CB", tmp_path, progress=False)
-    assert [request[:2] for request in server.requests if request[0] != CB_PATH] == [
-        ("/elsewhere/file", None),
-        ("/elsewhere/file", "bytes=1000-"),
-    ]
-    assert (tmp_path / "superglue/CB/train.jsonl").read_bytes() == ROWS
-
-
-def test_a_redirect_loop_ends(server, tmp_path):
-    server.orders[CB_PATH] = [("redirect", 302, CB_PATH)] * 100
-    assert failure("CB", tmp_path).startswith(f"{server.url}{CB_PATH}: more than 10 redirects; name another place")
-    assert len(server.requests) == 11
-    assert everything(tmp_path) == {}
-
-
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://x", "http://[broken/", "data:text/plain,x"])
-def test_redirects_to_other_schemes_are_refused(server, tmp_path, target):
-    server.orders[CB_PATH] = [("redirect", 302, target)]
-    assert "leads to what is no http or https address" in failure("CB", tmp_path)
-    assert everything(tmp_path) == {}
-    assert len(server.requests) == 1
-
-
-def test_not_found_is_said_at_once_and_a_passing_fault_is_tried_again(server, unknown, tmp_path):
-    assert "the server answered 404 Not Found; the file may have moved" in failure("CB", tmp_path)
-    assert len(server.requests) == 1
-    assert everything(tmp_path) == {}
-    server.files[CB_PATH] = CB_ZIP
-    server.orders[CB_PATH] = [500, 502, 429]
-    download("CB", tmp_path, progress=False)
-    assert len(server.requests) == 5
-
-
-def test_no_server_at_all(server, tmp_path, monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    monkeypatch.setenv("BORT_DATA_MIRROR", f"http://127.0.0.1:{port}")
-    assert re.match(rf"http://127\.0\.0\.1:{port}{CB_PATH}: no connection \(.*\); check the network", failure("CB", tmp_path))
 
 
 def test_the_official_digest_is_demanded(server, tmp_path):
@@ -396,10 +122,33 @@ def test_a_later_change_is_noticed(server, unknown, tmp_path):
     assert report.changed == (server.url + CB_PATH,)
     assert report.kept == ("train.jsonl", "val.jsonl")
     assert changes_since_download(task) == []
-    for damage in ("{", "[]", '{"fetched": [], "contents": {"../x": "y"}}', '{"fetched": [1], "contents": {}}'):
-        (tmp_path / "superglue/CB" / MANIFEST).write_text(damage)
-        with pytest.raises(BortError, match=rf"{MANIFEST}: damaged .*; remove it"):
-            changes_since_download(task)
+
+
+def test_a_file_that_a_repair_keeps_is_not_taken_for_the_published_one(server, unknown, tmp_path):
+    server.files[CB_PATH] = CB_ZIP
+    (tmp_path / "superglue/CB").mkdir(parents=True)
+    (tmp_path / "superglue/CB/train.jsonl").write_bytes(b"mine")
+    assert download("CB", tmp_path, progress=False).kept == ("train.jsonl",)
+    assert changes_since_download(get_task("CB", tmp_path)) == ["train.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "{",
+        "[]",
+        '{"fetched": [1], "contents": {}, "files": {}}',
+        '{"fetched": [], "contents": ["a"], "files": {}}',
+        '{"fetched": [], "contents": {"train.jsonl": 1}, "files": {}}',
+        '{"fetched": [], "contents": {}, "files": {"train.jsonl": "1"}}',
+        *(f'{{"fetched": [], "contents": {{"{name}": "y"}}, "files": {{}}}}' for name in ("", ".", "..", "../x", "/etc", "\\u0000")),
+    ],
+)
+def test_a_damaged_note_of_a_download_is_named(tmp_path, damage):
+    (tmp_path / "superglue/CB").mkdir(parents=True)
+    (tmp_path / "superglue/CB" / MANIFEST).write_text(damage)
+    with pytest.raises(BortError, match=rf"{MANIFEST}: damaged .*; remove it"):
+        changes_since_download(get_task("CB", tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -505,46 +254,24 @@ def test_a_folder_as_mirror(tmp_path, unknown, monkeypatch):
     assert archive.exists()
 
 
-def test_credentials_of_a_mirror_are_used_and_not_shown(server, unknown, tmp_path, monkeypatch):
-    monkeypatch.setenv("BORT_DATA_MIRROR", server.url.replace("//", "//name:secret@"))
-    assert "secret" not in failure("CB", tmp_path)
-    server.files[CB_PATH] = CB_ZIP
-    assert download("CB", tmp_path, progress=False).fetched[0].url == server.url + CB_PATH
-    assert server.requests[-1][3].startswith("Basic ")
-    assert all(b"secret" not in content for content in everything(tmp_path).values())
-
-
-KNOWS_NO_DIGEST = """
-import dataclasses, sys
-from bort.tasks.download import SOURCES, download
-SOURCES["superglue/CB"] = tuple(dataclasses.replace(source, size=None, sha256=None) for source in SOURCES["superglue/CB"])
-"""
-
-
 def test_processes_that_ask_for_one_task_fetch_it_once(server, tmp_path):
     server.files[CB_PATH] = CB_ZIP
     program = KNOWS_NO_DIGEST + "print(len(download('CB', sys.argv[1]).fetched))\n"
-    processes = [subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    server.orders[CB_PATH] = ["hold"] * 3
+    said = tmp_path / "said"
+    root = tmp_path / "root"
+    command = [sys.executable, "-c", program, root]
+    with said.open("w") as errors:
+        processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) for _ in range(3)]
+    # The answer is held back until each of the three asks for the file or says that it waits.
+    deadline = time.monotonic() + 60
+    while len(server.requests) + len(said.read_text().splitlines()) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    server.release.set()
     assert sorted(process.communicate()[0] for process in processes) == ["0\n", "0\n", "1\n"]
     assert len(server.requests) == 1
-
-
-def test_a_killed_download_goes_on(server, unknown, tmp_path):
-    """Killed while it waits for bytes that do not come; what had arrived is on the disk and is not asked for again."""
-    server.files[CB_PATH] = zip_of({f"CB/{name}": os.urandom(300_000) for name in CB_FILES}, zipfile.ZIP_STORED)
-    server.orders[CB_PATH] = [("stall", 600_000)]
-    process = subprocess.Popen([sys.executable, "-c", KNOWS_NO_DIGEST + "download('CB', sys.argv[1])\n", tmp_path])
-    partial = tmp_path / "superglue/.CB.zip.partial"
-    while not (partial.exists() and partial.stat().st_size > 500_000):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    server.release.set()
-    kept = partial.stat().st_size
-    download("CB", tmp_path, progress=False)
-    assert server.requests[-1][1] == f"bytes={kept}-"
-    assert sorted(data(tmp_path / "superglue/CB")) == sorted(CB_FILES)
+    assert said.read_text() == f"bort: another process downloads to {root}/superglue; waiting for it\n" * 2
 
 
 def test_what_a_killed_process_left_is_cleared_away(server, unknown, tmp_path):
@@ -570,3 +297,39 @@ def test_a_full_disk_leaves_no_folder(server, unknown, tmp_path):
     assert re.fullmatch(r"bort: error: .*File too large; check the file and the disk\n", process.stderr)
     assert everything(tmp_path) == {}
     assert list((tmp_path / "superglue").iterdir()) == []
+
+
+RACE_PATH = "/~glai1/data/race/RACE.tar.gz"
+ARTICLES = {f"{segment}/{level}/{n}.txt": b"{}" for segment in ("train", "dev", "test") for level in ("high", "middle") for n in (1, 10)}
+
+
+def test_one_article_in_each_folder_is_not_all_of_race(server, unknown, tmp_path):
+    """As a process leaves it that was killed while it put articles into a folder that was there before."""
+    server.files[RACE_PATH] = tar_of({f"RACE/{name}": content for name, content in ARTICLES.items()})
+    for name in ARTICLES:
+        if name.endswith("/1.txt"):
+            (tmp_path / "race" / name).parent.mkdir(parents=True)
+            (tmp_path / "race" / name).write_bytes(b"{}")
+    (tmp_path / "race/dev/high/.10.txt.x.partial").write_bytes(b"{")
+    assert len(download("RACE", tmp_path, progress=False).kept) == 6
+    assert {name for name in data(tmp_path / "race") if not name.endswith(".partial")} == set(ARTICLES)
+    assert download("RACE", tmp_path, progress=False).fetched == ()
+    (tmp_path / "race/dev/high/10.txt").unlink()
+    assert len(download("RACE-M", tmp_path, progress=False).fetched) == 1
+    assert (tmp_path / "race/dev/high/10.txt").exists()
+
+
+@pytest.mark.parametrize("mirror", ["http://[::1", "ftp://127.0.0.1/x", "http://", "https://name:secret@[x/", "http://a:99999", "x://y"])
+def test_a_mirror_that_is_no_place_is_refused_before_anything_is_made(tmp_path, monkeypatch, mirror):
+    monkeypatch.setenv("BORT_DATA_MIRROR", mirror)
+    message = failure("CB", tmp_path / "root")
+    assert message.startswith("BORT_DATA_MIRROR is ")
+    assert "give an http or https address, or a folder" in message
+    assert "secret" not in message
+    assert not (tmp_path / "root").exists()
+
+
+def test_the_scheme_of_a_mirror_may_be_in_capitals(server, unknown, tmp_path, monkeypatch):
+    server.files[CB_PATH] = CB_ZIP
+    monkeypatch.setenv("BORT_DATA_MIRROR", server.url.replace("http", "HTTP") + "/")
+    assert download("CB", tmp_path, progress=False).fetched[0].url == server.url + CB_PATH

@@ -63,7 +63,15 @@ def test_what_is_wrong_is_named(call, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "line 3: not JSON: "), ("[" * 99_999, "line 3: not JSON: "), ("[]", "line 3: not a JSON object")]
+    ("text", "message"),
+    [
+        ("{", "line 3: not JSON: "),
+        ("[" * 99_999, "line 3: not JSON: "),
+        ("[]", "line 3: not a JSON object"),
+        ('{"idx": NaN}', "line 3: not JSON: NaN is no number"),
+        ('{"idx": -Infinity}', "line 3: not JSON: -Infinity is no number"),
+        ('{"idx": 1e999}', "line 3: not JSON: 1e999 is too large a number"),
+    ],
 )
 def test_only_objects_are_parsed(text, message):
     with pytest.raises(BortError, match=message):

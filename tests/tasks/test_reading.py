@@ -50,7 +50,7 @@ def test_byte_order_mark_carriage_returns_blank_end_and_missing_line_end(tmp_pat
 
 
 def test_columns_are_found_by_name_wherever_they_stand(tmp_path):
-    (row,) = rows(tmp_path / "a.tsv", b"sentence2\tx\tlabel\tsentence1\nb\t-\t1\ta\textra\n")
+    (row,) = rows(tmp_path / "a.tsv", b"sentence2\tx\tlabel\tsentence1\tmore\nb\t-\t1\ta\textra\n")
     assert (row.texts, row.label) == (("a", "b"), "1")
 
 
@@ -77,6 +77,9 @@ def test_short_rows_are_errors_or_are_counted(tmp_path):
     [
         (b"sentence1\tsentence2\tlabel\na\tb\t1\n\n\nc\td\t0\n", "line 3: a blank line between rows"),
         (b"sentence1\tsentence2\tlabel\na\t\xff\t1\n", "line 2: not UTF-8: invalid start byte at byte 2"),
+        (b"sentence1\tsentence2\tlabel\na\tb\t1\nc\td\te\t1\n", "line 3: 4 columns where there are 3; a text can hold no tab"),
+        (b"label\tsentence1\tsentence2\tsentence1\n1\ta\tb\tc\n", 'line 1: the header has the column "sentence1" 2 times'),
+        (b"label\tsentence1\tsentence2\tlabel\n1\ta\tb\t0\n", 'line 1: the header has the column "label" 2 times'),
         (b"", "line 1: the header has no column"),
         (b"a\tb\t1\n", 'line 1: the header has no column "sentence1"; it has a, b, 1'),
     ],
@@ -143,3 +146,12 @@ def test_nothing_is_warned_about_in_a_whole_file(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rows(tmp_path / "a.tsv", b"sentence1\tsentence2\tlabel\na\tb\t1\n", Table(("sentence1", "sentence2"), "label", skip_short=True))
+
+
+def test_a_row_with_too_many_cells_is_never_left_out(tmp_path):
+    """It would lose what stands behind the tab, and so it is an error even where short rows are left out."""
+    layout = Table(("sentence",), "label", skip_short=True)
+    with pytest.raises(BortError, match=r"a\.tsv, line 3: 3 columns where there are 2"):
+        rows(tmp_path / "a.tsv", b"index\tsentence\n0\tfine\n0\tgood\tfilm\n", layout, labelled=False)
+    with pytest.raises(BortError, match=r"a\.tsv, line 1: 5 columns where there are 4"):
+        rows(tmp_path / "a.tsv", b"x\t1\t\tgood\tfilm\n", Table(("sentence",), "label", header=("source", "label", "mark", "sentence")))

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from bort.errors import BortError
 from bort.tasks import get_task
 from bort.tasks.row_stream import read_rows, row_format
+from bort.training.prediction import json_line, table_line
 
 
 def read(content: bytes, task="RTE", form="auto", name="rows", pieces=()):
@@ -124,6 +126,9 @@ def test_the_format_is_told_by_the_ending_or_the_first_row(name, first, form):
         (b'{"premise": "a", "hypothesis": "b"}', "rows, line 1: no texts; give RTE rows with text1 and text2"),
         (b'{"text1": "a", "text2": "b"}\n[1]', "rows, line 2: not a JSON object"),
         (b"{nonsense", "rows, line 1: not JSON"),
+        (b"a\tb\n\r\nc\td\n", "rows, line 2: 1 tab-separated texts, the task has 2"),
+        (b'{"text1": "a", "text2": "b"}\n\n{"text1": "a", "text2": "b"}\n', "rows, line 2: not JSON"),
+        (b'{"text1": "a", "text2": "b", "idx": NaN}\n', "rows, line 1: not JSON: NaN is no number"),
         (b'{"a":' + b"[" * 100_000, "rows, line 1: not JSON"),
     ],
 )
@@ -149,3 +154,51 @@ def test_a_row_without_end_is_refused_before_memory_is_full():
         list(read_rows(reader, "rows", get_task("SST-2"), "tsv"))
     os.close(reader)
     thread.join()
+
+
+@pytest.mark.parametrize("pieces", [(), range(40)])
+def test_blank_lines_at_the_end_are_no_rows_and_between_rows_they_are_texts(pieces):
+    groups = read(b"\n\r\none\n\n\ntwo\n\r\n\n", task="SST-2", form="tsv", pieces=pieces)
+    assert texts(groups) == [("",), ("",), ("one",), ("",), ("",), ("two",)]
+    assert [row.id for _, group, _ in groups for row in group] == list(range(6))
+    assert texts(read(b"a\tb\n\n\r\n")) == [("a", "b")]
+    assert texts(read(b'{"text1": "a", "text2": "b"}\n\n')) == [("a", "b")]
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n", b"\n\n\n"])
+def test_what_holds_no_row_gives_none(content):
+    assert read(content, task="SST-2") == []
+
+
+def test_the_form_is_told_by_the_first_row_behind_blank_lines():
+    (group,) = read(b'\n\n{"text": "a"}\n', task="SST-2", form="tsv")
+    assert len(group[1]) == 3
+    with pytest.raises(BortError, match="rows, line 1: not JSON"):
+        read(b'\n\n{"text": "a"}\n', task="SST-2")
+
+
+def test_very_many_blank_lines_come_in_groups():
+    groups = read(b"\n" * (2**18 + 5) + b"end\n", task="SST-2", form="tsv")
+    assert [len(rows) for _, rows, _ in groups] == [2**18, 6]
+    assert sum(size for *_, size in groups) == 2**18 + 9
+
+
+@pytest.mark.parametrize("name", ["\ud800", "é", "plain", [1, "\udfff"], {"a": None}, 7])
+def test_whatever_a_row_is_called_can_be_written(name):
+    task, outputs = get_task("SST-2"), np.array([0.25, 0.75])
+    ((_, (row,), _),) = read(json.dumps({"text": "a", "idx": name}).encode(), task="SST-2")
+    assert json.loads(json_line(task, row, outputs, False).encode()) == {"id": name, "label": "1"}
+    written, label = table_line(task, row, outputs, False).encode().decode().rstrip("\n").split("\t")
+    assert label == "1"
+    assert written == (name if name in ("é", "plain") else json.dumps(name))
+
+
+def test_the_rows_before_a_bad_one_come_out():
+    reader, writer = os.pipe()
+    os.write(writer, b"a\tb\nc\td\nbad\ne\tf\n")
+    os.close(writer)
+    rows = read_rows(reader, "rows", get_task("RTE"))
+    assert texts([next(rows)]) == [("a", "b"), ("c", "d")]
+    with pytest.raises(BortError, match="rows, line 3: 1 tab-separated texts"):
+        next(rows)
+    os.close(reader)

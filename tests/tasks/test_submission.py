@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -233,3 +235,35 @@ def test_no_such_benchmark_and_no_such_folder(tmp_path):
         check_submission("squad", tmp_path)
     with pytest.raises(BortError, match="no such folder"):
         check_submission("glue", tmp_path / "runs")
+
+
+KILLED_AT_THE_RENAME = """
+import os, sys
+from bort.tasks.submission import check_submission, write_submission
+submission = check_submission("race", sys.argv[1], sys.argv[2], fill_majority=True)
+sys.addaudithook(lambda event, arguments: os._exit(9) if event == "os.rename" and str(arguments[1]).endswith("race.zip") else None)
+write_submission(submission, sys.argv[3])
+"""
+
+
+def test_a_process_killed_before_the_zip_is_replaced_leaves_a_note_of_both(repository, tmp_path):
+    root, note, output = repository / "test_data", tmp_path / "out/FILLED.txt", tmp_path / "out/race.zip"
+    hand_in(get_task("RACE-H", root), tmp_path / "first")
+    write_submission(check_submission("race", tmp_path / "first", root, fill_majority=True), output)
+    old, contents = note.read_text(), output.read_bytes()
+    hand_in(get_task("RACE-M", root), tmp_path / "second")
+    command = [sys.executable, "-c", KILLED_AT_THE_RENAME, tmp_path / "second", root, output]
+    assert subprocess.run(command, check=False).returncode == 9
+    assert output.read_bytes() == contents
+    assert note.read_text().startswith(old)
+    assert [line.split(": ")[1] for line in note.read_text().splitlines()] == ["RACE-M.jsonl", "RACE-H.jsonl"]
+
+
+def test_the_note_has_one_line_for_a_zip_of_any_name(repository, tmp_path):
+    root = repository / "test_data"
+    hand_in(get_task("RACE-H", root), tmp_path / "race")
+    submission = check_submission("race", tmp_path / "race", root, fill_majority=True)
+    for _ in range(2):
+        write_submission(submission, tmp_path / "o7\udcff\n.zip")
+    (line,) = (tmp_path / "FILLED.txt").read_text().splitlines()
+    assert line.startswith("o7\\udcff\\n.zip: RACE-M.jsonl: ")

@@ -12,7 +12,7 @@ import pytest
 from bort.cli import main
 from bort.tasks.registry import get_task
 from bort.tasks.submission import check_submission
-from bort.tasks.submission_checks import check_predictions
+from bort.tasks.submission_checks import Problem, check_predictions
 
 from .test_submission import hand_in, hand_in_all
 
@@ -271,3 +271,38 @@ def shape(task, contents):
 
 def is_table(task):
     return task.benchmark == "GLUE"
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_a_name_in_another_case_is_to_be_renamed_and_never_filled(repository, tmp_path, fill):
+    for name in ("CoLA", "RTE"):
+        hand_in(get_task(name, repository / "test_data"), tmp_path)
+    (tmp_path / "RTE.tsv").rename(tmp_path / "RTE.TSV")
+    submission = check_submission("glue", tmp_path, repository / "test_data", fill_majority=fill)
+    assert f"RTE.tsv: missing; rename {tmp_path}/RTE.TSV" in [str(problem) for problem in submission.problems]
+    assert len(submission.problems) == (1 if fill else 10)
+    assert "RTE.tsv" not in submission.files
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("nowhere"), os.mkfifo, os.mkdir], ids=["link", "pipe", "folder"])
+def test_a_name_that_is_no_file_is_neither_missing_nor_filled(repository, tmp_path, make):
+    hand_in(get_task("CoLA", repository / "test_data"), tmp_path)
+    make(tmp_path / "RTE.tsv")
+    submission = check_submission("glue", tmp_path, repository / "test_data", fill_majority=True)
+    assert [str(problem) for problem in submission.problems] == [
+        f"{tmp_path}/RTE.tsv: not a regular file; put the prediction file in its place, or remove it"
+    ]
+    assert "RTE.tsv" not in submission.files
+
+
+def test_a_score_has_no_zeros_in_front(repository):
+    task = get_task("STS-B", repository / "test_data")
+    rows = task.examples("test")
+    contents = "index\tprediction\n" + "".join(f"{row}\t0.979\n" for row in range(len(rows)))
+    assert check_predictions(task, rows, contents.encode(), "STS-B.tsv") == []
+    (problem,) = check_predictions(task, rows, contents.replace("0.979", "00.979", 1).encode(), "STS-B.tsv")
+    assert problem.what == 'the prediction is "00.979"'
+
+
+def test_nothing_in_a_problem_steers_a_terminal():
+    assert str(Problem("a\x1b]0;x\x07", 3, "\u2028é", "\r")) == r"a\x1b]0;x\x07, line 3: \u2028é; \r"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from bort.errors import BortError
 from bort.tasks import get_task
+from bort.tasks.inventory import inspect_segment
 from bort.tasks.reading import Table
 from bort.tasks.task import Segment
 
@@ -78,7 +83,7 @@ def test_scores_are_numbers_within_their_range(tmp_path):
     put(tmp_path, "glue/STS-B/train.tsv", header + "0\ta\tb\t5.000\n1\ta\tb\t0\n2\ta\tb\t3.8\n")
     task = get_task("STS-B", tmp_path)
     assert [example.label for example in task.examples("train")] == [5.0, 0.0, 3.8]
-    for bad in ("-1", "5.1", "nan", "inf", "good", ""):
+    for bad in ("-1", "5.1", "nan", "inf", "good", "", "0_3", "٣", " 3", "1e0"):
         put(tmp_path, "glue/STS-B/train.tsv", header + f"0\ta\tb\t{bad}\n")
         with pytest.raises(BortError, match=rf'line 2: score "{bad}" is not a number from 0 to 5'):
             task.examples("train")
@@ -142,7 +147,7 @@ def test_sizes_are_counted_in_what_the_benchmark_counts(tmp_path, recwarn):
     """A passage of MultiRC is one, however many answers its questions have; a question of RACE is one, however many stand in an article."""
     multirc, race = get_task("MultiRC", tmp_path), get_task("RACE-M", tmp_path)
     put(tmp_path, "superglue/MultiRC/val.jsonl", "\n".join(json.dumps(passages(number)) for number in range(83)))
-    assert (len(multirc.examples("dev")), multirc.official_sizes["dev"], len(recwarn)) == (166, 83, 0)
+    assert (len(multirc.examples("dev")), multirc.segment("dev").official_size, len(recwarn)) == (166, 83, 0)
     put(tmp_path, "superglue/MultiRC/val.jsonl", "\n".join(json.dumps(passages(number)) for number in range(82)))
     with pytest.warns(UserWarning, match=r"val\.jsonl: 82 passages where the official file has 83$"):
         multirc.examples("dev")
@@ -175,3 +180,42 @@ def test_classes_and_regression():
     assert get_task("STS-B").is_regression
     assert get_task("MNLI").segment_names("dev") == ("dev_matched", "dev_mismatched")
     assert get_task("AX").segment_names("train") == ()
+
+
+@contextlib.contextmanager
+def forbidden_folder(name):
+    """A data root in which the folder ``name`` may not be looked into, by this process either."""
+    with tempfile.TemporaryDirectory() as root:
+        Path(root).chmod(0o755)
+        folder = Path(root, name)
+        folder.mkdir(parents=True)
+        put(folder, "train.tsv", "sentence1\tsentence2\tlabel\na\tb\tentailment\n")
+        put(folder, "1.txt", "{}")
+        folder.chmod(0)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.seteuid(65534)
+        try:
+            yield Path(root)
+        finally:
+            if is_root:
+                os.seteuid(0)
+            folder.chmod(0o755)
+
+
+@pytest.mark.parametrize(("name", "folder", "place"), [("RTE", "glue/RTE", "train.tsv"), ("RACE-M", "race/train/middle", "")])
+def test_what_may_not_be_looked_into_is_not_called_missing(name, folder, place):
+    with forbidden_folder(folder) as root:
+        task = get_task(name, root)
+        for look in (task.is_present, task.path, task.files, task.examples):
+            with pytest.raises(BortError) as caught:
+                look("train")
+            assert str(caught.value) == f"{root / folder / place}: Permission denied"
+        state = inspect_segment(task, "train")
+        assert (state.damage, state.size) == (str(caught.value), None)
+
+
+def test_the_folder_of_a_task_is_the_official_one_under_its_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("MXNET_HOME", str(tmp_path))
+    assert (get_task("SST").root, get_task("SST").folder) == (tmp_path / "datasets", tmp_path / "datasets/glue/SST-2")
+    assert get_task("SST", "x").folder == Path("x/glue/SST-2")

@@ -16,15 +16,15 @@ from bort.training.finetuning_result import FinetuningResult
 
 
 def main(run: Path, seed: int, lr: float, seconds: float, kind: str) -> None:
+    steps = run / "checkpoint"
+    done = int(steps.read_text()) if steps.exists() else 0
     with (run.parent.parent / "started.txt").open("a") as started:
-        started.write(f"{run.name} {os.getpid()} {time.time()}\n")
+        started.write(f"{run.name} {done} {time.time()}\n")
     (run / "pid").write_text(str(os.getpid()))
     print(f"threads {os.environ.get('OMP_NUM_THREADS')} gpu {os.environ.get('CUDA_VISIBLE_DEVICES')}", flush=True)
     if kind == "grandchild":
         grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        (run / "grandchild").write_text(str(grandchild.pid))
-    steps = run / "checkpoint"
-    done = int(steps.read_text()) if steps.exists() else 0
+        write_text(run / "grandchild", str(grandchild.pid))
     for step in range(done, 10):
         time.sleep(seconds / 10)
         write_text(steps, str(step + 1))

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from bort.training.grid import grid_points
-from bort.training.sweep import only_sweep, remember_sweep, run_sweep
+from bort.training.lock import only_process
+from bort.training.sweep import remember_sweep, run_sweep
 from bort.training.sweep_processes import LocalWorkers
 
 STAND_IN = Path(__file__).with_name("stand_in_run.py")
@@ -31,7 +32,7 @@ def main(output: str, jobs: str, seconds: str, seeds: str, kind: str, *ray: str)
         workers = RayWorkers(ray[0], int(jobs))
     else:
         workers = LocalWorkers(int(jobs))
-    with only_sweep(Path(output)):
+    with only_process(Path(output), "sweep"):
         remember_sweep(Path(output), {"task": "RTE"}, points)
         kinds = {point.name: kind for point in points}
         print(json.dumps(run_sweep(points, command_of(float(seconds), kinds), Path(output), workers)))

@@ -13,7 +13,7 @@ import bort.training.best
 from bort import BortConfig, BortError
 from bort.model_directory import TrainedTask, read_model_directory
 from bort.parameters import read_parameters
-from bort.training.best import BEST_FOLDER, BestModel, TrainedModel
+from bort.training.best import BEST_FOLDER, BestModel, TrainedModel, known_best
 from bort.training.checkpoint import forget_later_work
 
 LOSSES = (9.0, 7.0, 8.0, 6.0, 5.0, 5.5, 4.0, 4.0, 6.0)
@@ -166,3 +166,13 @@ def test_a_folder_of_someone_else_is_left_alone(tmp_path, content):
     with pytest.raises(BortError, match=r"best/evaluation\.json: not the evaluation of a run's best model; move the folder away"):
         BestModel(tmp_path, 0, "mlm_loss")
     assert (folder / "mine.txt").exists()
+
+
+def test_what_would_be_known_is_found_without_a_change(train, tmp_path):
+    run = tmp_path / "run"
+    assert known_best(run, 9, "mlm_loss") == 0
+    train((9.0, 7.0, 8.0, 6.0))
+    # The best of step 2 has stepped aside for that of step 4.
+    names = {path.name for path in run.iterdir()}
+    assert [known_best(run, step, "mlm_loss") for step in range(5)] == [0, 0, 2, 2, 4]
+    assert {path.name for path in run.iterdir()} == names == {"best", ".best_of_checkpoint", "newest_checkpoint"}

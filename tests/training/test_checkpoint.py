@@ -9,7 +9,7 @@ import pytest
 
 import bort.training.checkpoint
 from bort import BortError
-from bort.training.checkpoint import forget_later_work, latest_checkpoint, read_checkpoint, write_checkpoint
+from bort.training.checkpoint import forget_later_work, latest_checkpoint, read_checkpoint, remove_whole, require_own, write_checkpoint
 
 STATE = {"layer.weight": np.ones((2, 3), np.float32), "mean/layer.weight": np.zeros((2, 3), np.float32)}
 
@@ -83,3 +83,24 @@ def test_files_that_are_no_checkpoints_are_left_alone(tmp_path, tokenizer):
     assert latest_checkpoint(tmp_path).step == 5
     forget_later_work(tmp_path, 0)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint_0000abc", "checkpoint_0000012_backup", "checkpoint_0000099"}
+
+
+def test_what_a_kill_left_of_an_earlier_removal_does_not_stand_in_the_way(tmp_path):
+    for name in ("best", ".best.retired.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    remove_whole(tmp_path / "best")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_a_runs_own_beside_its_configuration_and_its_metrics_or_a_checkpoint(tmp_path):
+    require_own(tmp_path, tmp_path / "model")
+    (tmp_path / "model").mkdir()
+    for name in ("metrics.jsonl", "config.json"):
+        with pytest.raises(BortError, match=r"model: in the way, and not the work of a run in "):
+            require_own(tmp_path, tmp_path / "model")
+        (tmp_path / name).touch()
+    require_own(tmp_path, tmp_path / "model")
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "checkpoint_0000004").mkdir()
+    require_own(tmp_path, tmp_path / "model")

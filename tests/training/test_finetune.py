@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -285,9 +289,122 @@ def test_checkpoints_go_when_the_run_is_complete_unless_all_are_wanted(run, tmp_
     run("RTE", "all", epochs=2, options={"keep_last": 0, "ckpt_interval": 10})
     steps = [int(path.name.removeprefix("checkpoint_")) for path in sorted((tmp_path / "all").glob("checkpoint_*"))]
     assert steps == [10, 13, 20, 26]
-    # From a checkpoint of another folder, whose best model is not here, behind its last update.
-    _, result = run("RTE", "from", epochs=2, options={"resume": str(tmp_path / "all" / "checkpoint_0000026")})
-    assert (result.best_epoch, result.steps) == (2, 26)
+
+
+def test_a_checkpoint_is_gone_on_with_in_its_own_folder_alone(run, tmp_path):
+    options = {"keep_last": 0, "ckpt_interval": 10}
+    run("RTE", "all", epochs=2, options=options)
+    message = r"--resume .*/all/checkpoint_0000010: not in .*/from, .*copy that whole folder .*, or .*--init_from"
+    with pytest.raises(BortError, match=message):
+        run("RTE", "from", epochs=2, options=options | {"resume": str(tmp_path / "all" / "checkpoint_0000010")})
+    assert not list((tmp_path / "from").iterdir())
+    shutil.copytree(tmp_path / "all", tmp_path / "copy")
+    run("RTE", "copy", epochs=2, options=options | {"resume": str(tmp_path / "copy" / "checkpoint_0000010")})
+    assert_same(tmp_path / "copy", tmp_path / "all")
+
+
+def test_a_run_whose_best_model_is_lost_does_not_go_on_with_a_worse_one(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run("RTE", stop_after=14)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    (tmp_path / "run" / "best").rename(tmp_path / "elsewhere")
+    with pytest.raises(BortError, match=r"run/best: the best model of the first 13 updates is not kept any more, .*--resume never"):
+        run("RTE")
+    (tmp_path / "elsewhere").rename(tmp_path / "run" / "best")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+    # Before the end of the first epoch there is none to lose.
+    with pytest.raises(KeyboardInterrupt):
+        run("RTE", "early", stop_after=9, options={"ckpt_interval": 4})
+    assert run("RTE", "early", options={"ckpt_interval": 4})[1].steps == 52
+
+
+def test_the_complete_run_announces_what_is_there(run, tmp_path, capsys):
+    run("RTE", epochs=1)
+    (tmp_path / "run" / "predictions" / "RTE.tsv").rename(tmp_path / "RTE.tsv")
+    message = r"predictions/RTE\.tsv: not there, .*; bort predict --task RTE --checkpoint .*/run/best labels .*--resume never"
+    with pytest.raises(BortError, match=message):
+        run("RTE", epochs=1)
+    (tmp_path / "RTE.tsv").rename(tmp_path / "run" / "predictions" / "RTE.tsv")
+    evaluation = tmp_path / "run" / "best" / "evaluation.json"
+    evaluation.write_text(json.dumps(json.loads(evaluation.read_text()) | {"score": 2.0}))
+    with pytest.raises(BortError, match=r"run/best: not the classifier that result\.json tells of"):
+        run("RTE", epochs=1)
+    evaluation.unlink()
+    with pytest.raises(BortError, match=r"best/evaluation\.json: not the evaluation"):
+        run("RTE", epochs=1)
+    # As a sweep does with all runs but its best.
+    shutil.rmtree(tmp_path / "run" / "best")
+    capsys.readouterr()
+    assert run("RTE", epochs=1, stop_after=0)[1].epochs == 1
+    assert "its classifier was not kept: a sweep keeps that of its best run alone" in capsys.readouterr().out
+
+
+def test_test_rows_that_come_or_change_after_a_run_are_told_of(run, data, tmp_path, capsys):
+    root, folder = data("glue/RTE")
+    lines = (folder / "test.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "test.tsv").unlink()
+    run("RTE", "come", data_root=root, epochs=1)
+    (folder / "test.tsv").write_text("".join(lines), encoding="utf-8")
+    run("RTE", "changed", data_root=root, epochs=1)
+    capsys.readouterr()
+    run("RTE", "changed", data_root=root, epochs=1, stop_after=0)
+    assert "since the run" not in capsys.readouterr().out
+    (folder / "test.tsv").write_text("".join(lines[:-1]), encoding="utf-8")
+    for word in ("come", "changed"):
+        assert run("RTE", word, data_root=root, epochs=1, stop_after=0)[1].epochs == 1
+        remedy = f"bort predict --task RTE --checkpoint {tmp_path / word / 'best'} labels them"
+        assert f"the test rows for RTE.tsv have {word} since the run; {remedy}" in capsys.readouterr().out
+
+
+def test_predictions_that_no_run_has_written_are_left_alone(run, tmp_path):
+    (tmp_path / "run" / "predictions").mkdir(parents=True)
+    (tmp_path / "run" / "predictions" / "RTE.tsv").write_text("mine")
+    for resume in ("auto", "never"):
+        with pytest.raises(BortError, match=r"run/predictions: in the way, and not the work of a run in .*run; move it away"):
+            run("RTE", epochs=1, options={"resume": resume})
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")] == ["run/predictions/RTE.tsv"]
+
+
+def test_a_second_process_is_refused_while_the_first_is_at_work(run, tmp_path):
+    refused = []
+
+    def begin_another(engine):
+        update = engine.update
+
+        def update_and_begin(learning_rate):
+            if not refused:
+                with pytest.raises(BortError) as error:
+                    run("RTE", epochs=1, options={"resume": "never"})
+                refused.append(str(error.value))
+            update(learning_rate)
+
+        engine.update = update_and_begin
+
+    _, result = run("RTE", epochs=1, spoil=begin_another)
+    assert refused == [f"{tmp_path / 'run'}: another run is at work there; wait for its end, or give another --output_dir"]
+    assert result.steps == 13
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_killed_before_any_file_operation_it_ends_with_the_same_bits(repository, tokenizer, tmp_path):
+    """Also where it takes the place of a complete run: that is complete, gone on with or gone, and never without its best model."""
+    tokenizer.save(tmp_path / "vocab")
+    program = [
+        sys.executable,
+        str(Path(__file__).with_name("killed_finetuning.py")),
+        str(repository),
+        str(tmp_path / "vocab"),
+        str(tmp_path),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
+    result = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert result.stdout == "12 kills\n", result.stdout + result.stderr
+
+
+def test_more_positions_than_the_encoder_has_are_refused(run, tmp_path):
+    with pytest.raises(BortError, match="max_len is 65, but the encoder has 64 positions"):
+        run("RTE", max_len=65)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_order_of_prediction_is_the_files_whatever_the_batch(repository, tokenizer):
@@ -343,8 +460,8 @@ def test_tokenised_rows_are_kept_and_change_nothing(run, tmp_path):
     for output in ("filling", "filled"):
         run("RTE", output, epochs=1, cache=tmp_path / "cache")
         assert_same(tmp_path / output, tmp_path / "without")
-    # Training, dev and test rows, and two diagnostic sets.
-    assert len(list((tmp_path / "cache").iterdir())) == 5
+    # Training, dev and test rows.
+    assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
 def test_divergence_is_reported_and_leaves_no_predictions(run, tmp_path):

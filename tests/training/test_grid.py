@@ -43,6 +43,24 @@ def test_points_are_the_product_and_their_names_are_all_different(write):
     assert len({point.name for point in points}) == 12
 
 
+def test_what_has_one_value_is_not_named_unless_a_point_has_another():
+    points = grid_points({"lr": [1e-4, 1e-5], "dropout": [0.2]}, [1])
+    assert [point.name for point in points] == ["lr=1e-4,seed=1", "lr=1e-5,seed=1"]
+    other = Point({"lr": 1e-4, "dropout": 0.3, "seed": 1}, points[0].fixed)
+    assert other.name == "dropout=0.3,lr=1e-4,seed=1"
+    assert [point.name for point in grid_points({"lr": [0.5]})] == ["seed=0"]
+
+
+def test_a_name_is_never_too_long_for_a_file_and_stays_its_own():
+    numbers = {name: value + 0.123456789012345 for value, name in enumerate(["lr", "dropout", "prob", "weight_decay", "beta1"])}
+    points = [Point(numbers | {"epsilon": value, "text": "ü/" * 60, "seed": seed}) for value in (1e-6, 1e-7) for seed in (0, 1)]
+    names = {point.name for point in points}
+    assert len(names) == 4
+    assert all(len(name.encode()) == 255 and "/" not in name for name in names)
+    assert points[0].name == Point(dict(reversed(points[0].values.items()))).name
+    assert len(Point({"seed": 10**400}).name) == 255
+
+
 def test_published_grid(shared):
     """As the algorithms' page says."""
     page = (shared / "ALGORITHMS.md").read_text()
@@ -71,14 +89,14 @@ def test_names_can_be_read_back_and_be_names_of_files(value, name):
 
 
 def test_a_name_does_not_depend_on_order_or_spelling(write):
-    one = grid_points(read_grid(write("lr: [1e-4]\nseed: [2]\nbatch_size: [8]")))
-    other = grid_points(read_grid(write("batch_size: [ 0008 ]\nlr: [0.00010]\nseed: [2]")))
-    assert [point.name for point in one] == [point.name for point in other] == ["batch_size=8,lr=1e-4,seed=2"]
+    one = grid_points(read_grid(write("lr: [1e-4, 0.5]\nseed: [2]\nbatch_size: [8, 16]")))
+    other = grid_points(read_grid(write("batch_size: [ 16, 0008 ]\nlr: [5e-1, 0.00010]\nseed: [2]")))
+    assert {point.name for point in one} == {point.name for point in other}
+    assert one[0].name == "batch_size=8,lr=1e-4,seed=2"
 
 
 def test_seeds_alone_are_a_grid():
     assert [point.name for point in grid_points({}, [0, 4])] == ["seed=0", "seed=4"]
-    assert [point.name for point in grid_points({"lr": [0.5]})] == ["lr=0.5,seed=0"]
 
 
 WRONG = {

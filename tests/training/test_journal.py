@@ -113,3 +113,27 @@ def test_a_damaged_line_is_named(tmp_path):
     (tmp_path / METRICS_FILE).write_text('{"step": 1, "kind": "train"}\n{"ste\n{"step": 2, "kind": "train"}\n')
     with pytest.raises(BortError, match=r"metrics\.jsonl, line 2"):
         read_metrics(tmp_path)
+
+
+def test_a_reader_that_has_gone_does_not_end_the_run(tmp_path):
+    """As behind ``| head -1``."""
+    program = (
+        "import sys, pathlib; from bort.training.journal import Journal\n"
+        "with Journal(pathlib.Path('run'), 9) as journal:\n"
+        "    for step in range(1, 4):\n"
+        "        journal.note(f'note {step}')\n"
+        "        if step == 1: sys.stdin.readline()\n"
+        "        journal.record(step, 'eval', {'loss': 1.0})\n"
+        "print('the end')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "note 1\n"
+    process.stdout.close()
+    process.stdin.write("\n")
+    process.stdin.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 0
+    assert [entry["step"] for entry in read_metrics(tmp_path / "run")] == [1, 2, 3]

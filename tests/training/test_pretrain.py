@@ -8,6 +8,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+import bort.training.pretrain
 from bort import BortConfig, BortError
 from bort.corpus.batches import PretrainingBatches
 from bort.model_directory import read_model_directory
@@ -259,3 +260,25 @@ def test_measures_are_means_over_masked_tokens():
     assert (
         training_measures(sums | {"loss_scale": 8.0, "skipped_updates": 1.0}).items() >= {"loss_scale": 8.0, "skipped_updates": 1.0}.items()
     )
+
+
+def test_a_model_folder_that_no_run_has_written_is_left_alone(train, tmp_path):
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "mine.txt").touch()
+    with pytest.raises(BortError, match=r"run/model: in the way, and not the work of a run in .*run; move it away"):
+        train(tmp_path / "run", stop_after=0)
+    assert (tmp_path / "run" / "model" / "mine.txt").exists()
+
+
+def test_begun_anew_the_checkpoints_go_before_the_best_model_that_they_need(train, tmp_path, monkeypatch):
+    """Killed in between, it goes on from a checkpoint whose best model is there."""
+    train(tmp_path / "run")
+
+    def fail(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bort.training.pretrain, "BestModel", fail)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", resume="never")
+    assert (tmp_path / "run" / "best").exists()
+    assert not list((tmp_path / "run").glob("checkpoint_*"))

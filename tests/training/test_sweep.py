@@ -16,16 +16,17 @@ import pytest
 from bort.errors import BortError
 from bort.training.finetuning_result import read_result
 from bort.training.grid import Point, grid_points
-from bort.training.sweep import best_run, only_sweep, remember_sweep, run_sweep
+from bort.training.lock import only_process
+from bort.training.sweep import best_run, remember_sweep, run_sweep
 from bort.training.sweep_processes import LocalWorkers, last_line
+from bort.training.sweep_report import read_runs
 from tests.training.sweep_of_stand_ins import command_of
 
 PROGRAM = Path(__file__).with_name("sweep_of_stand_ins.py")
 
 
-def sweep(output, seeds, jobs=2, seconds=0.0, kinds=None, grid=None, keep_models="best"):
-    points = grid_points(grid or {}, seeds)
-    return run_sweep(points, command_of(seconds, kinds), output, LocalWorkers(jobs), keep_models)
+def sweep(output, seeds, jobs=2, seconds=0.0, kinds=None, **options):
+    return run_sweep(grid_points({}, seeds), command_of(seconds, kinds), output, LocalWorkers(jobs), **options)
 
 
 def start(output, jobs, seconds, seeds, kind="finish", **popen):
@@ -57,15 +58,15 @@ def started(output):
 
 def test_every_run_is_done_once_and_the_results_do_not_depend_on_jobs(tmp_path):
     for jobs in (1, 2):
-        assert sweep(tmp_path / str(jobs), [0, 1, 2, 3], jobs) == {}
-        assert sorted(started(tmp_path / str(jobs))) == ["seed=0", "seed=1", "seed=2", "seed=3"]
+        assert sweep(tmp_path / str(jobs), [0, 1, 2], jobs) == {}
+        assert sorted(started(tmp_path / str(jobs))) == ["seed=0", "seed=1", "seed=2"]
     one, two = results(tmp_path / "1"), results(tmp_path / "2")
     assert one == two
-    assert one == {f"seed={seed}": (seed * 37 % 10) / 20 for seed in range(4)}
+    assert one == {f"seed={seed}": (seed * 37 % 10) / 20 for seed in range(3)}
 
 
 def test_as_many_run_at_once_as_there_are_jobs(tmp_path):
-    sweep(tmp_path, range(5), jobs=3, seconds=0.5)
+    sweep(tmp_path, range(4), jobs=3, seconds=0.5)
     begins = [float(line.split()[2]) for line in (tmp_path / "started.txt").read_text().splitlines()]
     ends = [float(path.read_text()) for path in tmp_path.glob("runs/*/finished")]
     at_once = [sum(b <= moment for b in begins) - sum(e < moment for e in ends) for moment in begins]
@@ -117,7 +118,7 @@ def test_a_program_without_a_result_has_failed(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_ended_sweep_leaves_no_process_and_goes_on_where_it_was(tmp_path, number):
-    process = start(tmp_path, 2, 3.0, "0,1,2", "grandchild")
+    process = start(tmp_path, 2, 5.0, "0,1,2", "grandchild")
     wait_for(lambda: len(list(tmp_path.glob("runs/*/checkpoint"))) == 2 and len(list(tmp_path.glob("runs/*/grandchild"))) == 2)
     grandchildren = [psutil.Process(int(path.read_text())) for path in tmp_path.glob("runs/*/grandchild")]
     process.send_signal(number)
@@ -127,22 +128,20 @@ def test_an_ended_sweep_leaves_no_process_and_goes_on_where_it_was(tmp_path, num
     steps = {path.parent.name: int(path.read_text()) for path in tmp_path.glob("runs/*/checkpoint")}
     assert len(steps) == 2
     assert all(0 < done < 10 for done in steps.values())
-    begin = time.time()
-    assert sweep(tmp_path, [0, 1, 2], jobs=3, seconds=3.0) == {}
+    assert sweep(tmp_path, [0, 1, 2]) == {}
     assert results(tmp_path) == {f"seed={seed}": (seed * 37 % 10) / 20 for seed in range(3)}
-    # The first two had their checkpoints to go on from, the third had none.
-    ends = {path.parent.name: float(path.read_text()) - begin for path in tmp_path.glob("runs/*/finished")}
-    assert max(ends["seed=0"], ends["seed=1"]) < ends["seed=2"]
+    began = {line.split()[0]: int(line.split()[1]) for line in (tmp_path / "started.txt").read_text().splitlines()}
+    assert began == {"seed=2": 0} | steps
 
 
 def test_killed_again_and_again_a_sweep_still_ends_with_every_result(tmp_path):
-    for already in (1, 3, 5):
-        process = start(tmp_path, 2, 0.5, "0,1,2,3")
+    for already in (1, 3):
+        process = start(tmp_path, 2, 0.4, "0,1,2,3")
         wait_for(lambda already=already: (tmp_path / "started.txt").exists() and len(started(tmp_path)) >= already)
         process.kill()
         process.communicate()
     # At once, while what was killed may still be on its way out.
-    process = start(tmp_path, 2, 0.5, "0,1,2,3")
+    process = start(tmp_path, 2, 0.1, "0,1,2,3")
     printed, errors = process.communicate(timeout=60)
     assert json.loads(printed.splitlines()[-1]) == {}, errors
     assert results(tmp_path) == {f"seed={seed}": (seed * 37 % 10) / 20 for seed in range(4)}
@@ -164,11 +163,11 @@ def test_a_program_does_not_outlive_its_guard(tmp_path):
 def test_only_one_sweep_works_on_a_folder(tmp_path):
     process = start(tmp_path, 1, 5.0, "0")
     wait_for(lambda: (tmp_path / "started.txt").exists())
-    with pytest.raises(BortError, match="another sweep is at work there"), only_sweep(tmp_path):
+    with pytest.raises(BortError, match="another sweep is at work there"), only_process(tmp_path, "sweep"):
         pass
     process.kill()
     process.communicate()
-    with only_sweep(tmp_path):
+    with only_process(tmp_path, "sweep"):
         pass
 
 
@@ -176,12 +175,16 @@ def test_more_seeds_and_values_may_come_and_other_options_are_refused(tmp_path):
     tmp_path = tmp_path / "sweep"
     options = {"task": "RTE", "epochs": 3}
     first = grid_points({"lr": [0.1]}, [0, 1])
-    assert remember_sweep(tmp_path, options, first) == first
-    assert remember_sweep(tmp_path, options, first) == first
-    more = grid_points({"lr": [0.2, 0.1]}, [1, 2])
-    names = [point.name for point in remember_sweep(tmp_path, options, more)]
-    assert names == ["lr=0.1,seed=0", "lr=0.1,seed=1", "lr=0.2,seed=1", "lr=0.2,seed=2", "lr=0.1,seed=2"]
-    assert [point.name for point in remember_sweep(tmp_path, options, first)] == names
+    assert remember_sweep(tmp_path, options, first) == (first, first)
+    assert remember_sweep(tmp_path, options, first) == (first, first)
+    # A value that stands alone is not named, and what has run under such a name is found by it when there are more values.
+    asked, known = remember_sweep(tmp_path, options, grid_points({"lr": [0.2, 0.1]}, [1, 2]))
+    assert [point.name for point in asked] == ["lr=0.2,seed=1", "lr=0.2,seed=2", "seed=1", "seed=2"]
+    names = [point.name for point in known]
+    assert names == ["seed=0", "seed=1", "lr=0.2,seed=1", "lr=0.2,seed=2", "seed=2"]
+    asked, known = remember_sweep(tmp_path, options, first)
+    assert (asked, [point.name for point in known]) == (first, names)
+    (tmp_path / "runs/seed=0/checkpoint_0000001").mkdir(parents=True)
     before = (tmp_path / "sweep.json").read_text()
     for wrong, message in (
         (options | {"epochs": 4}, "the sweep there has epochs 3, this one 4; give the same options, or another --output_dir"),
@@ -193,24 +196,92 @@ def test_more_seeds_and_values_may_come_and_other_options_are_refused(tmp_path):
     with pytest.raises(BortError, match="the sweep there varies lr, seed, this one batch_size, lr, seed"):
         remember_sweep(tmp_path, options, grid_points({"lr": [0.1], "batch_size": [8]}, [0]))
     assert (tmp_path / "sweep.json").read_text() == before
-    for text in ("{", "[]", '{"options": {}, "points": []}', '{"options": {}, "points": [{"../x": 1, "seed": 0}]}'):
+    fixed = '{"options": {}, "fixed": {"../x": 1}, "points": [{"seed": 0}]}'
+    for text in ("{", "[]", fixed, '{"options": {}, "points": []}', '{"options": {}, "points": [{"../x": 1, "seed": 0}]}'):
         (tmp_path / "sweep.json").write_text(text)
         with pytest.raises(BortError, match=r"sweep\.json: not the description of a sweep"):
             remember_sweep(tmp_path, options, first)
 
 
+@pytest.mark.parametrize("work", ["result.json", "checkpoint_0000001"])
+def test_a_sweep_that_came_to_nothing_may_become_another(work, tmp_path):
+    wrong, right = {"task": "RTE", "model": "typo.json"}, {"task": "RTE", "model": "small.json"}
+    remember_sweep(tmp_path, wrong, grid_points({"lr": [0.1, 0.2]}, [0]))
+    (tmp_path / "runs/lr=0.1,seed=0").mkdir(parents=True)
+    (tmp_path / "runs/lr=0.1,seed=0/log.txt").write_text("bort: error: no model typo.json\n")
+    points = grid_points({}, [0, 1])
+    assert remember_sweep(tmp_path, right, points) == (points, points)
+    assert remember_sweep(tmp_path, right, points[:1]) == (points[:1], points)
+    (tmp_path / "runs/seed=1" / work).mkdir(parents=True)
+    with pytest.raises(BortError, match=r"the sweep there has model 'small\.json', this one 'typo\.json'"):
+        remember_sweep(tmp_path, wrong, points)
+
+
+def test_a_run_of_other_data_stops_the_sweep(tmp_path):
+    sweep(tmp_path, [0])
+    path = tmp_path / "runs/seed=0/result.json"
+    path.write_text(path.read_text().replace('"lr": 0.0', '"rows": "other", "lr": 0.0'))
+    with pytest.raises(BortError, match=r"runs/seed=1: made with rows None, but seed=0 with 'other'.*remove the one"):
+        sweep(tmp_path, [1, 2, 3], jobs=1)
+    # So it is found at the first run's end, and by the next sweep before anything is begun.
+    assert sorted(started(tmp_path)) == ["seed=0", "seed=1"]
+    with pytest.raises(BortError, match="runs/seed=1: made with rows None"):
+        sweep(tmp_path, [2])
+    assert sorted(started(tmp_path)) == ["seed=0", "seed=1"]
+
+
+def test_a_run_whose_folder_cannot_be_made_fails_alone(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/seed=0").write_text("a file")
+    assert sweep(tmp_path, [0, 1]) == {"seed=0": f"{tmp_path}/runs/seed=0: File exists"}
+    assert results(tmp_path).keys() == {"seed=1"}
+    (tmp_path / "runs/seed=2").mkdir()
+    (tmp_path / "runs/seed=2/log.txt").mkdir()
+    assert sweep(tmp_path, [2, 3]).keys() == {"seed=2"}
+    assert results(tmp_path).keys() == {"seed=1", "seed=3"}
+
+
+def test_what_a_kill_left_of_a_complete_run_is_removed(tmp_path):
+    sweep(tmp_path, [0, 1])
+    run = tmp_path / "runs/seed=0"
+
+    def leave():
+        for name in ("checkpoint_0000003", ".best.retired.partial", ".checkpoint_0000002.x.partial", "checkpoint_of_mine"):
+            (run / name).mkdir(exist_ok=True)
+
+    def left():
+        return {path.name for path in run.iterdir() if path.name.startswith(("checkpoint_", ".best", ".check"))}
+
+    leave()
+    sweep(tmp_path, [0, 1], keep_checkpoints=True)
+    assert left() == {"checkpoint_0000003", "checkpoint_of_mine"}
+    leave()
+    # One that is still at work, on its way out, cleans up itself.
+    with only_process(run, "run"):
+        process = start(tmp_path, 1, 0.0, "0")
+        process.communicate(timeout=30)
+    assert len(left()) == 4
+    sweep(tmp_path, [0, 1])
+    assert left() == {"checkpoint_of_mine"}
+    # A run that is not complete needs them.
+    (run / "result.json").unlink()
+    leave()
+    sweep(tmp_path, [0, 1], kinds={"seed=0": "fail"})
+    assert len(left()) == 4
+
+
 def test_one_model_is_kept_that_of_the_best_run(tmp_path):
-    seeds = [0, 1, 2, 3, 4]
+    seeds = [0, 1, 2, 4]
     sweep(tmp_path / "best", seeds[:3])
-    # Scores are 0, 0.35, 0.2, 0.05, 0.4 for these seeds.
+    # Scores are 0, 0.35, 0.2, 0.4 for these seeds.
     assert [path.parent.name for path in (tmp_path / "best").glob("runs/*/best")] == ["seed=1"]
     sweep(tmp_path / "best", seeds)
     assert [path.parent.name for path in (tmp_path / "best").glob("runs/*/best")] == ["seed=4"]
-    assert best_run(tmp_path / "best").name == "seed=4"
-    assert len(list((tmp_path / "best").glob("runs/*/predictions"))) == 5
-    sweep(tmp_path / "all", seeds, keep_models="all")
-    assert len(list((tmp_path / "all").glob("runs/*/best"))) == 5
-    assert best_run(tmp_path / "nowhere") is None
+    assert best_run(tmp_path / "best", read_runs(tmp_path / "best", ["seed"])) == tmp_path / "best/runs/seed=4"
+    assert len(list((tmp_path / "best").glob("runs/*/predictions"))) == 4
+    sweep(tmp_path / "all", seeds[:2], keep_models="all")
+    assert len(list((tmp_path / "all").glob("runs/*/best"))) == 2
+    assert best_run(tmp_path, {}) is None
 
 
 def test_a_failed_run_keeps_what_it_needs_to_go_on(tmp_path):
