@@ -10,5 +10,5 @@ echo "── ruff"; "$bin/ruff" check .; "$bin/ruff" format --check .
 echo "── layers"; "$bin/lint-imports"
 echo "── types"; "$bin/mypy"
 echo "── tests"
-[ $# -gt 0 ] || set -- -n 2 --dist loadfile
+[ $# -gt 0 ] || set -- -n 2 --dist loadfile --no-loadscope-reorder
 exec "$bin/python" -m pytest --cov --cov-report=term --durations=15 "$@"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -31,7 +32,10 @@ def sweep(output, seeds, jobs=2, seconds=0.0, kinds=None, **options):
 
 def start(output, jobs, seconds, seeds, kind="finish", **popen):
     words = [str(PROGRAM), str(output), str(jobs), str(seconds), seeds, kind]
-    return subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **popen)
+    # A shell starts what goes to the background with SIGINT ignored, and these tests would inherit that.
+    listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, *words], preexec_fn=listens, **pipes, **popen)
 
 
 def wait_for(happens, seconds=30.0):
