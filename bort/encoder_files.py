@@ -192,7 +192,7 @@ def _table_tokens(path: Path) -> dict[int, str]:
 
 
 def _listed_tokens(path: Path) -> dict[int, str]:
-    """Tokens of BERT's ``vocab.txt``: one a line."""
+    """Tokens of BERT's ``vocab.txt``: one per line."""
     return dict(enumerate(read_text(path).removesuffix("\n").split("\n")))
 
 

@@ -34,7 +34,7 @@ class TrainedTask:
         name: of the task.
         labels: its classes in the order of the outputs; None for a regression.
         max_len: longest input, special tokens included.
-        keep_question: whether of RACE's first text the article alone was cut.
+        keep_question: whether a long input of RACE lost the end of its article, and never of its question.
     """
 
     name: str
@@ -90,13 +90,12 @@ def read_model_directory(path: Path | str) -> ModelDirectory:
 
 def _read_task(path: Path, stored: Any, config: BortConfig) -> TrainedTask:
     """Check the fields that fine-tuning stored."""
-    # A folder written before there was a choice says nothing of the question.
-    match {"keep_question": False} | stored if isinstance(stored, dict) else stored:
+    match stored:
         case {"name": str(name), "labels": None | list() as labels, "max_len": int(max_len), "keep_question": bool(keep_question)} if (
             5 <= max_len <= config.max_position_embeddings
         ):
             return TrainedTask(name, None if labels is None else tuple(labels), max_len, keep_question)
-    raise BortError(f"{path}: task must hold name, labels and max_len as fine-tuning writes them; copy the folder again")
+    raise BortError(f"{path}: task must hold name, labels, max_len and keep_question as fine-tuning writes them; copy the folder again")
 
 
 def write_model_directory(
@@ -105,22 +104,22 @@ def write_model_directory(
     parameters: Mapping[str, np.ndarray],
     tokenizer: Tokenizer,
     task: TrainedTask | None = None,
-    card: str | None = None,
+    texts: Mapping[str, str] | None = None,
 ) -> None:
     """Write a model folder, whole or not at all.
 
     Args:
         parameters: under published names.
         task: what a classifier was fine-tuned for.
-        card: what people read of it, Markdown; None writes none.
+        texts: further files by name, such as the card.
     """
     fields = config.to_dict() | ({"task": asdict(task)} if task else {})
     with whole_directory(path) as partial:
         (partial / CONFIG_FILE).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         write_parameters(partial / PARAMETERS_FILE, parameters)
         tokenizer.save(partial)
-        if card is not None:
-            (partial / CARD_FILE).write_text(card, encoding="utf-8")
+        for name, text in (texts or {}).items():
+            (partial / name).write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)

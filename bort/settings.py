@@ -23,12 +23,13 @@ class ShardSettings:
     """How text becomes shards.
 
     Attributes:
-        documents: what a document is: sentences a line each up to a blank_line, or a line, or the text in a line of jsonl.
-        text_key: key of the text in a line of jsonl.
-        max_seq_length: longest sequence, two special tokens included.
-        short_seq_prob: share of sequences cut short.
+        documents: what a document is. blank_line: one sentence per line, and a blank line after the last; line: each line; jsonl: the text
+            in each line, which is a JSON object.
+        text_key: key of the text in a JSON object, with jsonl.
+        max_seq_length: longest sequence in tokens, the two special ones included.
+        short_seq_prob: share of sequences that are cut to a random shorter length.
         num_outputs: number of shards.
-        seed: fixes which sequences are cut short.
+        seed: seed of what is drawn at random.
     """
 
     documents: str = "blank_line"
@@ -55,8 +56,8 @@ class NpzSettings:
 
     Attributes:
         dupe_factor: copies of each sequence, each with masks of its own.
-        masked_lm_prob: share of tokens predicted.
-        max_predictions_per_seq: at most so many of them in a sequence.
+        masked_lm_prob: share of tokens to predict.
+        max_predictions_per_seq: highest number of tokens to predict in one sequence.
         whole_word_mask: mask all tokens of a word or none.
     """
 
@@ -76,18 +77,19 @@ class PretrainingSettings:
     """What decides the outcome of a pre-training run, besides the models and the data.
 
     Attributes:
-        num_steps: updates.
-        batch_size: sequences a worker takes at once; with use_avg_len their tokens, on average.
-        use_avg_len: batches by number of tokens, more sequences if they are short; padded, twice batch_size at most, rounded up to a row.
-        num_buckets: sequences are batched with others of like length, in at most so many groups.
-        accumulate: micro-batches an update.
+        num_steps: number of updates.
+        batch_size: sequences per worker and micro-batch; with use_avg_len their number of tokens, on average.
+        use_avg_len: let batch_size count tokens, so that a batch holds more sequences where they are short; with its padding it has at most
+            twice batch_size positions, rounded up to a whole sequence.
+        num_buckets: highest number of length groups; a batch holds sequences of one group; 1 is a plain shuffle.
+        accumulate: micro-batches whose gradients are summed before each update.
         lr: peak learning rate.
-        warmup_ratio: share of the updates that warm up.
-        masked_lm_prob: share of tokens predicted.
-        max_predictions_per_seq: at most so many of them in a sequence.
-        whole_word_mask: predict whole words.
-        seed: of weights, order, masks and dropout.
-        dtype: float32, or float16 on a GPU, with float32 masters and a dynamic loss scale.
+        warmup_ratio: share of all updates over which the learning rate rises linearly to its peak.
+        masked_lm_prob: share of tokens to predict.
+        max_predictions_per_seq: highest number of tokens to predict in one sequence.
+        whole_word_mask: mask all tokens of a word or none.
+        seed: seed of the new weights, the order of sequences, the masks and dropout.
+        dtype: float32, or float16 on a GPU, with float32 master weights and a dynamic loss scale.
     """
 
     num_steps: int = 1000
@@ -113,13 +115,13 @@ class PretrainingSettings:
 
 @dataclass(frozen=True)
 class DistillationSettings:
-    """Loss of a student beside a teacher; without one it is the masked-language-model loss with weight 1.
+    """Loss of a student with a teacher; without a teacher it is the masked-language-model loss with weight 1.
 
     Attributes:
         mlm_weight: weight of the masked-language-model loss.
         teacher_ce_weight: weight of the distillation loss.
-        distillation_temperature: softens both distributions of the distillation loss.
-        kd_loss: hinton, or published for comparison only.
+        distillation_temperature: divides the logits of student and teacher in the distillation loss.
+        kd_loss: hinton (Hinton et al. 2015), or published, the loss of the published code, for comparison only.
     """
 
     mlm_weight: float = 0.1
@@ -138,9 +140,9 @@ class OptimizerSettings:
     """BERTAdam, which has no bias correction and subtracts lr · weight_decay · w.
 
     Attributes:
-        weight_decay: decoupled decay; none on LayerNorm and biases.
-        adam_epsilon: added to the root of the second moment.
-        max_gradient_norm: global norm above which a gradient is scaled down; 0 never scales.
+        weight_decay: decoupled weight decay; LayerNorms and biases have none.
+        adam_epsilon: added to the square root of the second moment.
+        max_gradient_norm: global norm to which a larger gradient is scaled down; 0 never scales.
     """
 
     weight_decay: float = 0.01
@@ -157,11 +159,12 @@ class RunSettings:
     """What does not decide the outcome of a pre-training run.
 
     Attributes:
-        log_interval: updates between two entries of the journal.
-        eval_interval: updates between two evaluations, of which the best model is kept; 0 evaluates at the end only.
+        log_interval: updates between two entries of metrics.jsonl.
+        eval_interval: updates between two evaluations on held-out text; best/ keeps the best model. 0 evaluates at the end only.
         ckpt_interval: updates between two checkpoints; 0 writes none.
-        keep_last: checkpoints kept, the best model apart; 0 keeps all.
-        resume: auto goes on from the newest checkpoint if there is one, never starts anew, anything else is a checkpoint's folder.
+        keep_last: newest checkpoints to keep, beside the best model; 0 keeps all.
+        resume: auto: resume from the newest checkpoint, if there is one; never: delete what is there and train from the start; otherwise
+            the path of a checkpoint folder.
     """
 
     log_interval: int = 10
@@ -181,22 +184,22 @@ class FinetuningSettings:
 
     Attributes:
         epochs: passes over the training rows, each followed by an evaluation.
-        training_steps: updates, in place of epochs; 0 counts by epochs.
-        batch_size: rows a worker takes at once.
-        dev_batch_size: rows a worker labels at once.
-        accumulate: micro-batches an update.
-        num_buckets: rows are batched with others of like length, in at most so many groups.
+        training_steps: number of updates, in place of epochs; 0 counts by epochs.
+        batch_size: rows per worker and micro-batch.
+        dev_batch_size: rows per worker and batch in evaluation and prediction.
+        accumulate: micro-batches whose gradients are summed before each update.
+        num_buckets: number of length groups; a batch holds rows of one group; 1 is a plain shuffle.
         lr: peak learning rate.
-        warmup_ratio: share of the updates that warm up.
-        use_scheduler: lower the learning rate after the warm-up, down to nothing at the end.
-        early_stop: stop after so many evaluations in a row without a better score; 0 never stops.
-        max_len: longest input, special tokens included.
-        keep_question: where a text is too long for RACE, cut the article and never the question.
-        dropout: of encoder and classifier, in [0, 1).
-        init: how the classifier's own weights are drawn: gaussian, uniform, orthogonal or xavier.
-        prob: standard deviation of gaussian, largest value of uniform, factor of orthogonal; not used by xavier.
-        seed: of the new weights, the order and dropout.
-        dtype: float32, or float16 on a GPU, with float32 masters and a dynamic loss scale.
+        warmup_ratio: share of all updates over which the learning rate rises linearly to its peak.
+        use_scheduler: after the warm-up, lower the learning rate linearly to zero.
+        early_stop: number of evaluations in a row without a better score after which training stops; 0 never stops.
+        max_len: longest input in tokens, special ones included.
+        keep_question: RACE only; where a text is too long, cut the article and never the question.
+        dropout: dropout rate of encoder and classifier, in [0, 1).
+        init: distribution of a new classifier's weights.
+        prob: standard deviation of gaussian, largest value of uniform, factor of orthogonal; xavier does not use it.
+        seed: seed of the new weights, the row order and dropout.
+        dtype: float32, or float16 on a GPU, with float32 master weights and a dynamic loss scale.
     """
 
     epochs: int = 10
@@ -234,11 +237,11 @@ class FinetuningRunSettings:
     """What does not decide the outcome of a fine-tuning run.
 
     Attributes:
-        log_interval: updates between two entries of the journal.
-        ckpt_interval: updates between two checkpoints, besides that of each epoch's end; 0 writes no others.
-        keep_last: checkpoints kept until the run is complete, the best model apart; 0 keeps all, also then.
-        resume: auto goes on from the newest checkpoint if there is one, never starts anew, anything else is a checkpoint's folder within
-            --output_dir, since it goes on with the best model and the metrics there too.
+        log_interval: updates between two entries of metrics.jsonl.
+        ckpt_interval: updates between two checkpoints; 0 writes them at the end of each epoch only.
+        keep_last: newest checkpoints to keep until the run is complete, beside the best model; 0 keeps all for good.
+        resume: auto: resume from the newest checkpoint, if there is one; never: delete what is there and train from the start; otherwise
+            the path of a checkpoint folder inside --output_dir.
     """
 
     log_interval: int = 20

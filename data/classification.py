@@ -2,9 +2,13 @@
 
 A door to ``bort.tasks``, which new code should use. Data are looked for in ``$MXNET_HOME/datasets``, else ``~/.mxnet/datasets``. A row is a
 list of its texts and, where the file has one, its label: a class as the file writes it (in RACE the option's number as text), or a score.
+Two things differ from the published module: ``metrics`` are names here and not ``mx.metric`` objects; ``get_dataset``, ``label_alias`` and
+``output_format`` are not provided.
 """
 
 from __future__ import annotations
+
+import json
 
 from bort.tasks import Example, get_task
 
@@ -16,7 +20,7 @@ class ClassificationTask:
     """A task of bort.tasks under its published interface.
 
     Attributes:
-        class_labels: classes in the order of their numbers, as a prediction file writes them, in RACE their numbers; None for a regression.
+        class_labels: classes in the order of their numbers, as the task's files write them, in RACE their numbers; None for a regression.
         metrics: names of the task's metrics.
         is_pair: whether a row has two texts.
         num_classes: outputs of a classifier for this task.
@@ -27,8 +31,8 @@ class ClassificationTask:
 
     def __init__(self) -> None:
         self._task = get_task(self.name)
-        labels = self._published_labels or self._task.leaderboard_labels
-        self.class_labels = None if self._task.is_regression else [str(label) for label in labels]
+        labels = self._published_labels or self._task.labels
+        self.class_labels = labels and [label if isinstance(label, str) else json.dumps(label) for label in labels]
         self.metrics = list(self._task.metrics)
         self.is_pair = self._task.is_pair
         self.num_classes = self._task.num_classes

@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from bort.files import whole_file
 from bort.tasks import get_task
 from bort.tasks.metrics import majority_score
 from bort.training.journal import read_metrics
+from bort.training.pictures import picture
 
 TASKS = ("RTE", "SST-2")
 run = Path(sys.argv[1])
@@ -38,22 +36,19 @@ files = [path for name in TASKS for path in sorted((run / "finetune" / name / "p
 for path in files:
     table.add_row(str(path), f"{len(path.read_text(encoding='utf-8').splitlines()) - 1} rows", "")
 
-figure = Figure(figsize=(12, 4), layout="constrained")
-FigureCanvasAgg(figure)
-loss_axes, accuracy_axes, task_axes = figure.subplots(1, 3)
-for name, entries in runs.items():
-    for axes, kind, quantity in ((loss_axes, "train", "mlm_loss"), (accuracy_axes, "eval", "mlm_accuracy")):
-        points = [(entry["step"], entry[quantity]) for entry in entries if entry["kind"] == kind]
-        axes.plot(*zip(*points, strict=True), marker=".", label=name)
-for name in TASKS:
-    entries = [entry for entry in read_metrics(run / "finetune" / name) if entry["kind"] == "eval"]
-    task_axes.plot([entry["step"] for entry in entries], [entry["score"] for entry in entries], marker=".", label=name)
-for axes, title in ((loss_axes, "training MLM loss"), (accuracy_axes, "held-out MLM accuracy"), (task_axes, "dev score")):
-    axes.set_title(title)
-    axes.set_xlabel("step")
-    axes.legend()
-with whole_file(run / "curves.png") as partial:
-    figure.savefig(partial, dpi=100, format="png")
+with picture(run / "curves.png", 12, 4) as figure:
+    loss_axes, accuracy_axes, task_axes = figure.subplots(1, 3)
+    for name, entries in runs.items():
+        for axes, kind, quantity in ((loss_axes, "train", "mlm_loss"), (accuracy_axes, "eval", "mlm_accuracy")):
+            points = [(entry["step"], entry[quantity]) for entry in entries if entry["kind"] == kind]
+            axes.plot(*zip(*points, strict=True), marker=".", label=name)
+    for name in TASKS:
+        entries = [entry for entry in read_metrics(run / "finetune" / name) if entry["kind"] == "eval"]
+        task_axes.plot([entry["step"] for entry in entries], [entry["score"] for entry in entries], marker=".", label=name)
+    for axes, title in ((loss_axes, "training MLM loss"), (accuracy_axes, "held-out MLM accuracy"), (task_axes, "dev score")):
+        axes.set_title(title)
+        axes.set_xlabel("step")
+        axes.legend()
 
 Console(width=110).print(table)
 print(f"curves in {run / 'curves.png'}, and in curves.png of each run's folder")

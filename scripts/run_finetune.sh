@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fine-tunes Bort on one task and writes the files its leaderboard accepts. Called again, it goes on where it was.
+# Fine-tunes Bort on one task and writes the files its leaderboard accepts. Called again, it resumes.
 #
 #   scripts/run_finetune.sh <task> [bort finetune options…]      RTE, SST-2, STS-B, …
 #   scripts/run_finetune.sh TEST1                                RTE-format rows of test_data/ and a small model, under a minute

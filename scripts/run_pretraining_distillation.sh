@@ -6,7 +6,7 @@
 #
 # Paths are taken from the top of the repository. Data are folders of shards made by scripts/create_pretraining_data.py. The teacher
 # checkpoint is the .params file of roberta_24_1024_16, a model folder, or a Hugging Face RoBERTa's folder. The run is in $OUTPUT_DIR
-# (runs/pretraining); called again, it goes on where it was.
+# (runs/pretraining); called again, it resumes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 # Restores what MXNet needs of NumPy, so that tests can import mxnet in any order.
-import bort.gluon  # noqa: F401
+import bort.gluon
+import bort.training.journal
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -36,6 +37,18 @@ def tokenizer(repository, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vocab")
     assert main(["vocab", "train", "--input", str(repository / "test_data/corpus"), "--output", str(folder), "--vocab_size", "400"]) == 0
     return Tokenizer.from_directory(folder)
+
+
+@pytest.fixture(scope="module")
+def blank_curves():
+    """No curves are drawn at the end of this module's runs, most of whose time that would be: ``training/test_journal.py`` proves them.
+
+    Yields what draws them, for the run of a module that shall.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        real = bort.training.journal.draw_curves
+        patch.setattr(bort.training.journal, "draw_curves", lambda run: (run / bort.training.journal.CURVES_FILE).touch())
+        yield real
 
 
 def pytest_collection_modifyitems(items):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 
-from bort.files import whole_directory, whole_file, write_text
+from bort.files import file_digest, whole_directory, whole_file, write_text
 
 
 def names(folder):
@@ -82,3 +83,15 @@ def test_a_link_to_a_directory_stays_a_link(tmp_path):
     assert (tmp_path / "link").is_symlink()
     assert names(tmp_path / "real") == ["new.txt"]
     assert names(tmp_path) == ["link", "real"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, (5 << 18) + 1])
+def test_a_digest_is_that_of_all_bytes(tmp_path, size):
+    content = bytes(number % 251 for number in range(size))
+    (tmp_path / "file").write_bytes(content)
+    assert file_digest(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_that_cannot_be_read_has_no_digest(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        file_digest(tmp_path / "absent")

@@ -13,7 +13,7 @@ from bort.model_directory import ModelSource, TrainedTask, find_model, read_mode
 from bort.parameters import read_parameters
 
 ARRAYS = {"word_embed.0.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
-TASK = {"name": "RTE", "labels": ["not_entailment", "entailment"], "max_len": 48}
+TASK = {"name": "RTE", "labels": ["not_entailment", "entailment"], "max_len": 48, "keep_question": False}
 
 
 @pytest.fixture
@@ -47,12 +47,14 @@ def test_a_vocabulary_of_another_size_is_refused(folder):
 
 
 @pytest.mark.parametrize(
-    "task", [[], "RTE", {"name": "RTE"}, {"name": 3, "labels": None, "max_len": 9}, TASK | {"max_len": "48"}, TASK | {"labels": "yes"}]
+    "task",
+    [[], "RTE", {"name": "RTE"}, {"name": 3, "labels": None, "max_len": 9}, TASK | {"max_len": "48"}, TASK | {"labels": "yes"}]
+    + [{name: value for name, value in TASK.items() if name != left_out} for left_out in TASK],
 )
 def test_a_damaged_task_is_refused(folder, task):
     fields = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(fields | {"task": task}))
-    with pytest.raises(BortError, match=r"config\.json: task must hold name, labels and max_len"):
+    with pytest.raises(BortError, match=r"config\.json: task must hold name, labels, max_len and keep_question"):
         read_model_directory(folder)
 
 

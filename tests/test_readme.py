@@ -19,7 +19,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def commands(page):
-    """Commands of all blocks for a shell, each with the lines it goes on in."""
+    """Commands of all blocks for a shell, each with the lines that continue it."""
     return [command for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for command in re.split(r"(?<!\\)\n", block.strip())]
 
 

@@ -1,12 +1,12 @@
-"""What words alone are worth on each task: TF-IDF and a linear model, the score that a fine-tuned model has to beat.
+"""TF-IDF + logistic regression on each task: what words alone are worth, and so the score that a fine-tuned model has to beat.
 
 A text becomes the TF-IDF of its words and pairs of neighbouring words (lower case, punctuation marks are words), as a row of length 1. One
 text is just that. Of two texts u and v, which share a vocabulary, the row is u, v, |u − v|, u∘v (the combination of Conneau et al. 2017)
 and u·v: without the last three a linear model could not tell whether two texts have anything in common, which is most of what paraphrase
 and similarity ask. The model is logistic regression with C = 10 (rows of length 1 are short for the default penalty), ridge regression with
 α = 1 where labels are scores: one choice for all tasks, made after a look at development scores with a few others, so these numbers are
-if anything too good. Words have no places, so RACE, whose four options are one text, is left to chance; WNLI, whose development rows repeat
-texts of the training rows with the other label, to less than that.
+if anything too good. Word counts ignore order, so RACE, whose four options are one text, is at chance, and WNLI, whose dev rows repeat
+training texts with the opposite label, below it.
 
 Notable: the model is fitted to the rows that fine-tuning trains on and judged on the same sets by the same metrics, through the same
 ``Task.decide``, so its numbers stand beside a model's; the same rows give the same numbers on every run.
@@ -25,8 +25,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from tqdm import tqdm
 
-from bort.bench.report import describe_machine, machine_line, print_table
+from bort.bench.report import machine_line, print_table
 from bort.errors import BortError
+from bort.machine import describe_machine
 from bort.tasks.metrics import majority_score, score, task_score
 from bort.tasks.task import Example, Task
 
@@ -37,7 +38,7 @@ _ROWS_AT_ONCE = 10_000
 
 
 class WordFeatures:
-    """TF-IDF of the words of one or two texts a row, as the module's docstring says.
+    """TF-IDF of the words of one or two texts per row, as the module's docstring says.
 
     Args:
         examples: the rows whose words are known later and whose texts weigh them; a text that many rows share, such as a passage with
@@ -146,7 +147,7 @@ def _judge(task: Task, limit: int | None) -> dict[str, Any]:
         "task": task.name,
         "train_rows": len(train),
         "dev_rows": {segment: len(examples) for segment, examples in dev.items()},
-        "score": task_score(scores),
+        "score": task_score(task, scores),
         "dev": scores,
         "majority": {segment: majority_score(task, examples) for segment, examples in dev.items()},
         "seconds": seconds,
@@ -167,7 +168,7 @@ def print_report(record: dict[str, Any]) -> None:
                 counts, seconds = ["", "", ""], ""
             counts = ["", ""]
     limit = record["settings"]["limit"]
-    title = "words alone (TF-IDF and a linear model) beside the commonest answer, on the development sets"
+    title = "TF-IDF + logistic regression (ridge where labels are scores) beside the majority class, on the development sets"
     title += "" if limit is None else f"; the first {limit} training rows at most"
-    columns = ["", "training rows", "judged rows", "metric", "majority", "words", "seconds"]
+    columns = ["", "training rows", "judged rows", "metric", "majority", "TF-IDF", "seconds"]
     print_table(title, columns, rows, [machine_line(record["machine"])])

@@ -21,12 +21,13 @@ from tqdm import tqdm
 
 from bort.bench.data_verification import verify_shard
 from bort.bench.processes import Measured, choose_cores, measure
-from bort.bench.report import Spread, describe_machine, machine_line, print_table
+from bort.bench.report import Spread, machine_line, print_table
 from bort.byte_pair import Reference
 from bort.corpus.compression import is_compressed
 from bort.corpus.documents import ReadingReport, read_documents
 from bort.corpus.shards import create_shards, shard_names
 from bort.errors import BortError
+from bort.machine import describe_machine
 from bort.parameters import map_safetensors
 from bort.settings import ShardSettings
 from bort.tokenizer import Tokenizer
@@ -56,14 +57,14 @@ def bench_data(
     """Verify, then time.
 
     Args:
-        files: plain text, one sentence a line.
+        files: plain text, one sentence per line.
         repeats: runs with each number of workers.
         workers: numbers of them, each on so many cores; shards must not depend on it.
         copies: how often the text is read, one after the other.
         num_outputs: shards that are timed.
 
     Returns:
-        What :func:`print_report` prints and what the JSON line holds; times in seconds, speeds in 10^6 bytes of text a second.
+        What :func:`print_report` prints and what the JSON line holds; times in seconds, speeds in 10^6 bytes of text per second.
 
     Raises:
         BortError: if a shard is not what the reference makes of the text, or depends on the number of workers; if there are fewer cores

@@ -1,7 +1,7 @@
-"""Holds shards against the text they were made from, along the slow path: a plain reading loop and the reference's tokenisation.
+"""Compares shards with the text they were made from, along the slow path: a plain reading loop and the reference's tokenisation.
 
 It reads the shard with the project's reader of safetensors and the text with a loop of its own, without the code that cuts text into
-blocks, packs it, and tokenises it fast. Text is plain, one sentence a line. Sentence and document ends are compared throughout; ids too,
+blocks, packs it, and tokenises it fast. Text is plain, one sentence per line. Sentence and document ends are compared throughout; ids too,
 unless the text is so long that a stated sample of blocks has to do, the first of them always.
 """
 
@@ -83,7 +83,7 @@ def verify_shard(files: Sequence[Path], shard: Path, reference: Encoder, share: 
     """Compare the only shard of its set with the text.
 
     Args:
-        files: the text, one sentence a line.
+        files: the text, one sentence per line.
         reference: what is right.
         share: of the blocks of sentences whose ids are compared, in (0, 1], drawn with a fixed seed; all others only by their ends.
 
@@ -105,7 +105,7 @@ def verify_shard(files: Sequence[Path], shard: Path, reference: Encoder, share: 
         result.sentences += len(block)
         if result.sentences > len(sentence_ends):
             raise BortError(
-                f"{shard}: ends after sentence {len(sentence_ends)}; the text goes on at {_where(block[len(sentence_ends) - first])}"
+                f"{shard}: ends after sentence {len(sentence_ends)}; the text continues at {_where(block[len(sentence_ends) - first])}"
             )
         # At least one block is compared, however small the share.
         if sampled.random() < share or first == 0:

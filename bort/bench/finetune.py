@@ -1,4 +1,4 @@
-"""Speed of fine-tuning and of prediction on a task's rows: rows and tokens a second, padding, tokenising, and memory.
+"""Speed of fine-tuning and of prediction on a task's rows: rows and tokens per second, padding, tokenising, and memory.
 
 Weights are random: only shapes matter. Lengths do too, so the rows are a task's own. Before anything is timed, the logits that batches
 give, padded and sorted by length, are compared with those of each row alone and without padding, and plans are searched for rows that come
@@ -8,10 +8,6 @@ twice or never. Updates with length buckets and updates in a plain shuffle take 
 from __future__ import annotations
 
 import itertools
-import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -21,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bort.bench.processes import choose_cores, measure
-from bort.bench.report import Spread, describe_machine, machine_line, print_table
+from bort.bench.prediction_memory import predict_in_processes
+from bort.bench.report import Spread, machine_line, print_table
 from bort.config import BortConfig
 from bort.engine import Predictor
 from bort.errors import BortError
-from bort.model_directory import TrainedTask, find_model, write_model_directory
+from bort.machine import describe_machine, num_threads
+from bort.model_directory import find_model
 from bort.randomness import dropout_seed
 from bort.settings import FinetuningSettings, OptimizerSettings
 from bort.tasks import Example, Task
@@ -81,7 +78,7 @@ def bench_finetune(
     return {
         "benchmark": "finetune",
         "model": model,
-        "threads": int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))),
+        "threads": num_threads(),
         "machine": describe_machine(["mxnet", "gluonnlp", "gigatoken", "numpy"]),
         "turns": asdict(turns),
         "tasks": [_measure(task, config, tokenizer, turns, memory_rows) for task in tasks],
@@ -131,7 +128,7 @@ def _measure(task: Task, config: BortConfig, tokenizer: Tokenizer, turns: Turns,
         "prediction": _speeds(predicting) | {"padding": _padding(rows), "batch_size": _PREDICTION_BATCH},
     }
     if memory_rows:
-        record["memory"] = _predict_in_processes(engine, config, tokenizer, task, examples, own.max_len, memory_rows)
+        record["memory"] = predict_in_processes(engine.parameters(), config, tokenizer, task, examples, own.max_len, memory_rows)
     return record
 
 
@@ -186,7 +183,7 @@ def largest_difference(predictor: Predictor, rows: EncodedRows) -> float:
 def _time_training(
     engine: GluonFinetuningEngine, rows: EncodedRows, plan: TrainingPlan, batch_size: int, steps: range
 ) -> tuple[float, float]:
-    """Rows and tokens a second of updates made as the loop makes them, waiting only at the end."""
+    """Rows and tokens per second of updates made as the loop makes them, waiting only at the end."""
     engine.drain()
     num_rows = tokens = 0
     start = time.perf_counter()
@@ -202,7 +199,7 @@ def _time_training(
 
 
 def _time_prediction(predictor: Predictor, rows: EncodedRows) -> tuple[float, float]:
-    """Rows and tokens a second."""
+    """Rows and tokens per second."""
     start = time.perf_counter()
     for _, batch in prediction_batches(rows, _PREDICTION_BATCH):
         predictor.predict(batch)
@@ -214,47 +211,6 @@ def _padding(rows: EncodedRows) -> float:
     """Share of the positions of all prediction batches that hold no token of a row."""
     slots = sum(batch.input_ids.size for _, batch in prediction_batches(rows, _PREDICTION_BATCH))
     return 1.0 - float(rows.lengths.sum()) / slots
-
-
-def _predict_in_processes(
-    engine: GluonFinetuningEngine,
-    config: BortConfig,
-    tokenizer: Tokenizer,
-    task: Task,
-    examples: Sequence[Example],
-    max_len: int,
-    memory_rows: Sequence[int],
-) -> list[dict[str, Any]]:
-    """Peak memory of ``bort predict --input`` on files that repeat the task's rows, one for each length asked for."""
-    results = []
-    with tempfile.TemporaryDirectory(prefix="bort_bench_") as name:
-        folder = Path(name)
-        write_model_directory(folder / "model", config, engine.parameters(), tokenizer, TrainedTask(task.name, task.labels, max_len))
-        for count in memory_rows:
-            lines = ("\t".join(" ".join(text.split()) for text in example.texts) + "\n" for example in itertools.cycle(examples))
-            with (folder / "rows.tsv").open("w", encoding="utf-8") as stream:
-                stream.writelines(itertools.islice(lines, count))
-            arguments = {"model": str(folder / "model"), "rows": str(folder / "rows.tsv"), "output": str(folder / "predictions.tsv")}
-            measured = measure(f"{__name__}:predict_and_weigh", arguments, choose_cores(len(os.sched_getaffinity(0))))
-            with (folder / "predictions.tsv").open(encoding="utf-8") as stream:
-                ids = [line.partition("\t")[0] for line in stream][1:]
-            if ids != [str(number) for number in range(count)]:
-                raise BortError(f"verification failed: {count} rows were given to bort predict, {len(ids)} came back, or not in order")
-            results.append({"rows": count, "peak_mb": measured.value, "seconds": measured.wall_seconds})
-    return results
-
-
-def predict_and_weigh(model: str, rows: str, output: str) -> float:
-    """Run ``bort predict`` and return its peak resident memory in 2**20 bytes; the calling process is small and starts no other.
-
-    Raises:
-        BortError: if it failed; its message stands above.
-    """
-    command = [sys.executable, "-m", "bort", "predict", "--checkpoint", model, "--input", rows, "--output", output]
-    status = subprocess.run(command, stdout=sys.stderr, check=False).returncode
-    if status != 0:
-        raise BortError(f"bort predict ended with exit status {status}; its message stands above")
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
 def print_report(record: dict[str, Any]) -> None:
@@ -277,7 +233,7 @@ def print_report(record: dict[str, Any]) -> None:
     print_table(title, ["task", "rows/s", "tokens/s", "padding"], speeds)
     print_table("Tokenising the training rows, milliseconds", ["task", "rows", "first time", "from the cache"], tokenising)
     if memory:
-        print_table("bort predict --input, a process each", ["file", "peak MB", "seconds"], memory)
+        print_table("bort predict --input, one process per file", ["file", "peak MB", "seconds"], memory)
     worst = max(task["verification"]["largest_difference"] for task in record["tasks"])
     print(f"logits of padded batches and of rows alone differ by at most {worst:.2g}")
     print(machine_line(record["machine"]))

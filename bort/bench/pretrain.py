@@ -1,4 +1,4 @@
-"""Speed of a pre-training update: tokens a second, where the time goes, and Hugging Face under PyTorch beside it.
+"""Speed of a pre-training update: tokens per second, where the time goes, and Hugging Face under PyTorch beside it.
 
 Weights and text are random: only shapes matter. A timed update is what ``bort pretrain`` does, its batch made in the background from
 sequences that are masked then and there. Before anything is timed, the first batch's loss is compared with the peer's for the same weights,
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bort.bench.report import Spread, describe_machine, machine_line, print_table
+from bort.bench.report import Spread, machine_line, print_table
 from bort.config import BortConfig
 from bort.corpus.batches import PretrainingBatches
 from bort.corpus.masking import Masker
@@ -33,6 +32,7 @@ from bort.corpus.sequences import DynamicSequences
 from bort.engine import PretrainingBatch
 from bort.errors import BortError
 from bort.hugging_face_names import to_hugging_face
+from bort.machine import describe_machine, num_threads
 from bort.model_directory import ModelSource, find_model
 from bort.parameters import write_parameters
 from bort.settings import DistillationSettings, OptimizerSettings, PretrainingSettings
@@ -47,7 +47,7 @@ _SEQUENCES = 4096
 
 @dataclass(frozen=True)
 class Shape:
-    """So many sequences of so many tokens a batch; written ``8x128``."""
+    """So many sequences of so many tokens per batch; written ``8x128``."""
 
     batch_size: int
     length: int
@@ -89,7 +89,7 @@ class RandomCorpus:
 
 
 def make_batches(shape: Shape, vocab_size: int, world_size: int) -> PretrainingBatches:
-    """Batches of random text in ``shape``, masked as in pre-training: 15 %, at most 80 predictions a sequence."""
+    """Batches of random text in ``shape``, masked as in pre-training: 15 %, at most 80 predictions per sequence."""
     *leading, last = Vocab.special_tokens
     vocab = Vocab((*leading, *(f"t{number}" for number in range(vocab_size - len(Vocab.special_tokens))), last))
     settings = PretrainingSettings(batch_size=shape.batch_size)
@@ -131,7 +131,7 @@ def bench_pretrain(
         "student": model,
         "teacher": teacher,
         "updates": updates,
-        "threads": int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))),
+        "threads": num_threads(),
         "machine": describe_machine(packages),
         "rows": rows,
     }
@@ -239,9 +239,8 @@ class _Peer:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bort.bench.torch_peer"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        threads = int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
         parameters = str(scratch / "peer.safetensors")
-        self.about = self._ask({"do": "load", "config": config.to_dict(), "parameters": parameters, "threads": threads})
+        self.about = self._ask({"do": "load", "config": config.to_dict(), "parameters": parameters, "threads": num_threads()})
 
     def verify(self, batch: PretrainingBatch, loss: float) -> dict[str, float]:
         """The peer's loss and gradient norm for the same weights and batch.
@@ -303,7 +302,7 @@ def print_report(record: dict[str, Any]) -> None:
     workers = record["rows"][0]["workers"]
     title = f"Pre-training updates, fp32, {workers} worker{'s' if workers > 1 else ''} of {record['threads']} threads: median (least–most)"
     print_table(title, ["model, sequences x tokens", "tokens/s", "PyTorch tokens/s", "ratio", "peak MB"], speed)
-    columns = ["milliseconds of an update", *names, "data", "waited for data"]
+    columns = ["milliseconds per update", *names, "data", "waited for data"]
     print_table(
         "Where the time goes: each stage waited for; data are made in the background", columns, stages, [machine_line(record["machine"])]
     )

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
-import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,10 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import bort
 from bort.files import write_text
 
-_TELLING_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
 _WIDTH_OF_A_FILE = 140
 
 
@@ -47,23 +41,8 @@ class Spread:
         return f"{_short(self.median)} ({_short(self.least)}–{_short(self.most)})"
 
 
-def describe_machine(packages: Sequence[str]) -> dict[str, Any]:
-    """What a reader of a figure must know of where it was measured: processor, cores, memory, Python, versions of ``packages``."""
-    processor = _processor()
-    flags = processor.get("flags", "").split()
-    return {
-        "cpu": processor.get("model name", platform.processor() or platform.machine()),
-        "cpu_flags": [flag for flag in _TELLING_FLAGS if flag in flags],
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "versions": {"bort": bort.__version__} | {name: importlib.metadata.version(name) for name in packages},
-    }
-
-
 def machine_line(machine: Mapping[str, Any]) -> str:
-    """The description on one line."""
+    """What :func:`bort.machine.describe_machine` found, on one line."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     flags = f" ({', '.join(machine['cpu_flags'])})" if machine["cpu_flags"] else ""
     return (
@@ -72,9 +51,14 @@ def machine_line(machine: Mapping[str, Any]) -> str:
     )
 
 
+def table_console() -> Console:
+    """Standard output for tables of texts as they are: as wide as the terminal, or as a file can be read."""
+    return Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
     """Print a table, its first column to the left and the others to the right, and notes below it."""
-    console = Console(markup=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+    console = table_console()
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
@@ -91,15 +75,6 @@ def write_json_line(record: Mapping[str, Any], path: Path | str | None) -> None:
     print(line)
     if path is not None:
         write_text(path, line + "\n")
-
-
-def _processor() -> dict[str, str]:
-    """What Linux says of the first core; nothing elsewhere."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return {}
-    return dict(re.findall(r"^([^\t:]+)\t*: (.*)$", text.split("\n\n")[0], flags=re.MULTILINE))
 
 
 def _short(value: float) -> str:

@@ -1,8 +1,8 @@
 """Hugging Face's BertForMaskedLM of the student's shape under PyTorch, as a process that trains when it is told to.
 
 It is a process of its own so that two frameworks' thread pools do not meet, and it sleeps while the other side is timed. Its head works on
-masked positions only, its attention is PyTorch's fused one and its Adam the fused one. It reads one JSON command a line from standard input
-and answers with one JSON line: ``load`` (configuration and parameters under Hugging Face names), ``loss`` (of a batch, without dropout, and
+masked positions only; its attention and its Adam are PyTorch's fused ones. It reads one JSON command per line from standard input and
+answers with one JSON line: ``load`` (configuration and parameters under Hugging Face names), ``loss`` (of a batch, without dropout, and
 the norm of its gradient), ``train`` (so many updates over given batches; seconds of each).
 """
 

@@ -1,4 +1,4 @@
-"""The ``bort`` command: one small module a verb.
+"""The ``bort`` command: one small module per verb.
 
 A verb's module has ``HELP`` (one line), ``add_arguments(parser)`` and ``run(arguments)``; the framework is imported inside ``run``, so that
 help is instant. What the user did wrong is one line on standard error and exit status 2.
@@ -47,17 +47,25 @@ def build_parser() -> argparse.ArgumentParser:
         module = importlib.import_module(f"bort.cli.{name}")
         verb = verbs.add_parser(name, help=module.HELP, description=module.__doc__, formatter_class=HelpFormatter, allow_abbrev=False)
         module.add_arguments(verb)
-        verb.set_defaults(run=module.run)
+        verb.set_defaults(run=module.run, parser=verb)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 0 done, 1 a defect or an interruption, 2 something wrong with what was given."""
+    """Run the command.
+
+    Args:
+        arguments: its words; None for those of the process.
+
+    Returns:
+        The exit status: 0 done, 1 interrupted, 2 something is wrong with what was given.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal that cannot show a sign gets another in its place, not a failure after the work is done.
         sys.stdout.reconfigure(errors="replace")
     warnings.formatwarning = _one_line_warning
-    parsed = build_parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parsed = build_parser().parse_args(words, argparse.Namespace(words=words))
     try:
         parsed.run(parsed)
     except BortError as error:
@@ -68,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        # A full disk, a folder without permission: the user's to mend, and the message names the file.
+        # A full disk, a folder without permission: the user can change that, and the message names the file.
         remedy = _REMEDIES.get(error.errno or 0, "check the file and the disk")
         _print_error(f"{error.filename or 'input or output'}: {error.strerror or error}; {remedy}")
         return 2
@@ -83,5 +91,5 @@ def _print_error(message: str) -> None:
 
 
 def _one_line_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-    # The place in our code, which Python would show too, says nothing to a user.
+    # Python would show the place in our code too, which says nothing to a user.
     return f"bort: warning: {on_one_line(str(message))}\n"

@@ -1,4 +1,4 @@
-"""Measure this machine, what is timed being verified first, and what a model has to beat: a table for people, a JSON line for programs."""
+"""Benchmarks. Those that time something verify it first; each prints a table and one line of JSON."""
 
 from __future__ import annotations
 
@@ -13,42 +13,17 @@ HELP = "benchmarks: data, pretrain, finetune, baseline"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of each benchmark."""
     benchmarks = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK", required=True)
-    _add_data(
-        benchmarks.add_parser(
-            "data",
-            help="text to shards",
-            description="Text files to shards on the disk: speed on one core and on several, after the shards have been verified.",
-            formatter_class=HelpFormatter,
-            allow_abbrev=False,
+    for name, measures, add_options in (
+        ("data", "speed from text files to shards on the disk, on one core and on several", _add_data),
+        ("pretrain", "tokens per second of pre-training updates, and where the time goes; weights and text are random", _add_pretrain),
+        ("finetune", "rows and tokens per second of fine-tuning and prediction, padding and memory; weights are random", _add_finetune),
+        ("baseline", "dev scores of TF-IDF + logistic regression and of the majority class, for a model to beat", _add_baseline),
+    ):
+        benchmark = benchmarks.add_parser(
+            name, help=measures, description=f"Measure {measures}.", formatter_class=HelpFormatter, allow_abbrev=False
         )
-    )
-    _add_pretrain(
-        benchmarks.add_parser(
-            "pretrain",
-            help="updates of a student, alone and beside its teacher",
-            description="Tokens a second of pre-training updates with random weights and text, and where the time goes.",
-            formatter_class=HelpFormatter,
-            allow_abbrev=False,
-        )
-    )
-    _add_finetune(
-        benchmarks.add_parser(
-            "finetune",
-            help="training and prediction on tasks' rows",
-            description="Rows and tokens a second of fine-tuning and prediction with random weights, padding, tokenising and memory.",
-            formatter_class=HelpFormatter,
-            allow_abbrev=False,
-        )
-    )
-    _add_baseline(
-        benchmarks.add_parser(
-            "baseline",
-            help="what words alone are worth on each task",
-            description="Development scores of TF-IDF and a linear model beside the commonest answer: what a fine-tuned model has to beat.",
-            formatter_class=HelpFormatter,
-            allow_abbrev=False,
-        )
-    )
+        add_options(benchmark)
+        benchmark.add_argument("--json", metavar="FILE", help="write the JSON line to this file as well")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -56,19 +31,22 @@ def run(arguments: argparse.Namespace) -> None:
     arguments.measure(arguments)
 
 
-def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json``, which every benchmark takes."""
-    parser.add_argument("--json", metavar="FILE", help="write the JSON line to this file as well")
-
-
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--input", nargs="+", required=True, metavar="TEXT", help="files, patterns or folders; a comma separates several")
+    parser.add_argument(
+        "--input", nargs="+", required=True, metavar="TEXT", help="text files, patterns or folders; a comma separates several"
+    )
     add_vocabulary_options(parser)
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="runs with each number of workers")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], metavar="N", help="numbers of workers, each on a core of its own")
-    parser.add_argument("--num_outputs", type=int, default=4, metavar="N", help="shards")
-    parser.add_argument("--copies", type=int, default=1, metavar="N", help="read the text so many times over")
-    add_json_option(parser)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        nargs="+",
+        default=[1, 2],
+        metavar="N",
+        help="numbers of workers to measure, each worker on a core of its own",
+    )
+    parser.add_argument("--num_outputs", type=int, default=4, metavar="N", help="number of shards")
+    parser.add_argument("--copies", type=int, default=1, metavar="N", help="number of times that the text is read, to have more of it")
     parser.set_defaults(measure=_bench_data)
 
 
@@ -87,12 +65,17 @@ def _bench_data(arguments: argparse.Namespace) -> None:
 
 def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="bort_4_8_768_1024", metavar="NAME", help="student: an architecture or a config.json")
-    parser.add_argument("--teacher_model", default="roberta_12_768_12", metavar="NAME", help="teacher: likewise, or none")
-    parser.add_argument("--shapes", nargs="+", default=["8x128", "8x512"], metavar="BxT", help="sequences x tokens of a batch")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns of each side")
-    parser.add_argument("--updates", type=int, default=4, metavar="N", help="updates of a turn")
-    parser.add_argument("--vs", choices=["torch"], help="Hugging Face's BertForMaskedLM under PyTorch, in turns with the student alone")
-    add_json_option(parser)
+    parser.add_argument("--teacher_model", default="roberta_12_768_12", metavar="NAME", help="teacher: likewise, or the word none")
+    parser.add_argument(
+        "--shapes", nargs="+", default=["8x128", "8x512"], metavar="BxT", help="sequences x tokens of a batch, one measurement per shape"
+    )
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements of each side, which take turns")
+    parser.add_argument("--updates", type=int, default=4, metavar="N", help="updates per measurement")
+    parser.add_argument(
+        "--vs",
+        choices=["torch"],
+        help="measure Hugging Face's BertForMaskedLM under PyTorch too, in turns with the student without a teacher",
+    )
     parser.set_defaults(measure=_bench_pretrain)
 
 
@@ -110,17 +93,16 @@ def _bench_pretrain(arguments: argparse.Namespace) -> None:
 
 
 def _add_finetune(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", nargs="+", default=["SST-2", "RTE"], metavar="NAME", help="tasks whose training rows are taken")
+    parser.add_argument("--task", nargs="+", default=["SST-2", "RTE"], metavar="NAME", help="tasks whose training rows to take")
     parser.add_argument("--data_root", metavar="DIR", help="folder with glue/, superglue/ and race/; by default $MXNET_HOME/datasets")
     parser.add_argument("--model", default="bort_4_8_768_1024", metavar="NAME", help="an architecture or a config.json")
     add_vocabulary_options(parser)
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="turns of each side")
-    parser.add_argument("--updates", type=int, default=20, metavar="N", help="updates of a turn")
-    parser.add_argument("--rows", type=int, default=256, metavar="N", help="rows of a turn of prediction")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="measurements of each side, which take turns")
+    parser.add_argument("--updates", type=int, default=20, metavar="N", help="updates per measurement")
+    parser.add_argument("--rows", type=int, default=256, metavar="N", help="rows per measurement of prediction")
     parser.add_argument(
         "--memory_rows", type=int, nargs="+", default=[], metavar="N", help="measure the memory of bort predict on files of N rows too"
     )
-    add_json_option(parser)
     parser.set_defaults(measure=_bench_finetune)
 
 
@@ -139,10 +121,9 @@ def _bench_finetune(arguments: argparse.Namespace) -> None:
 
 
 def _add_baseline(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", nargs="+", required=True, metavar="NAME", help="RTE, SST-2, STS-B, …")
+    parser.add_argument("--task", nargs="+", required=True, metavar="NAME", help="RTE, SST-2, STS-B, …: see bort tasks")
     parser.add_argument("--data_root", metavar="DIR", help="folder with glue/, superglue/ and race/; by default $MXNET_HOME/datasets")
-    parser.add_argument("--limit", type=int, metavar="N", help="fit the first N training rows of each task only")
-    add_json_option(parser)
+    parser.add_argument("--limit", type=int, metavar="N", help="fit to the first N training rows of each task only")
     parser.set_defaults(measure=_bench_baseline)
 
 

@@ -1,4 +1,7 @@
-"""Turn raw text into pre-training data: one sentence a line and a blank line between documents, or as --documents says."""
+"""Turn raw text into pre-training data.
+
+The text has one sentence per line and a blank line between documents, unless --documents says otherwise.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from bort.errors import BortError, on_one_line
 from bort.settings import DOCUMENT_FORMS, NpzSettings, ShardSettings
 
 HELP = "raw text to pre-training shards"
-_INPUT_HELP = "files, plain, .gz or .zst, patterns or folders; a comma separates several"
-_OUTPUT_HELP = "folder for the data; the same command goes on where a killed run stopped"
-_FORMAT_HELP = "shards, masked anew in every epoch, or npz: the published arrays, with masks once and for all"
+_INPUT_HELP = "text files (plain, .gz or .zst), patterns or folders; a comma separates several"
+_OUTPUT_HELP = "folder for the data; the same command resumes an interrupted run"
+_FORMAT_HELP = "shards, which pre-training masks anew in every epoch; or npz, the published arrays, whose masks are fixed"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", nargs="+", required=True, metavar="TEXT", help=_INPUT_HELP)
     parser.add_argument("--output", required=True, metavar="DIR", help=_OUTPUT_HELP)
     parser.add_argument("--format", choices=("shards", "npz"), default="shards", help=_FORMAT_HELP)
-    parser.add_argument("--num_workers", type=int, default=1, metavar="N", help="processes; the data does not depend on it")
+    parser.add_argument("--num_workers", type=int, default=1, metavar="N", help="processes; the data does not depend on their number")
     add_vocabulary_options(parser)
     add_settings(parser, ShardSettings, {"documents": DOCUMENT_FORMS})
     add_settings(parser, NpzSettings)
@@ -50,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     begin = time.perf_counter()
     if as_npz:
         report = create_npz(files, tokenizer, output, settings, npz_settings, num_workers, show_progress=True)
-        # The text's shards were a step on the way; a user sees the files that were made of them.
+        # Shards were a step on the way; a user sees the files that were made from them.
         report.empty_shards = 0
     else:
         report = create_shards(files, tokenizer, output, settings, num_workers, show_progress=True)

@@ -1,4 +1,4 @@
-"""Command-line options from the fields of a settings dataclass.
+"""Command-line options from the fields of a settings dataclass, and what they were given.
 
 A field gives the option its name, type and default, and the ``Attributes:`` section of the class's docstring its help, so a setting is
 described in one place.
@@ -17,14 +17,24 @@ SettingsT = TypeVar("SettingsT")
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds its default to an option's help, where there is one to speak of."""
+    """Adds its default to an option's help, where there is one to speak of, and keeps the paragraphs of a description apart."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+        if action.default is None or action.default is False or action.default == []:
+            return action.help
+        if isinstance(action.default, list):
+            return f"{action.help} (default: {' '.join(map(str, action.default))})"
+        return super()._get_help_string(action)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """A paragraph whose lines are indented keeps them as they are."""
+        fill = super()._fill_text
+        paragraphs = inspect.cleandoc(text).split("\n\n")
+        return "\n\n".join(each if each.startswith(" ") else fill(each, width, indent) for each in paragraphs)
 
 
 def add_settings(
-    parser: argparse.ArgumentParser,
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
     settings: type[Any],
     choices: Mapping[str, tuple[str, ...]] | None = None,
     other_names: Mapping[str, str] | None = None,
@@ -52,7 +62,8 @@ def add_settings(
             parser.add_argument(*names, dest=field.name, action=action, default=default, help=help_text)
         else:
             kind, allowed = hints[field.name], (choices or {}).get(field.name)
-            parser.add_argument(*names, dest=field.name, type=kind, default=default, choices=allowed, help=help_text)
+            metavar = {int: "N", float: "X"}.get(kind)
+            parser.add_argument(*names, dest=field.name, type=kind, default=default, choices=allowed, metavar=metavar, help=help_text)
 
 
 def get_settings(settings: type[SettingsT], arguments: argparse.Namespace, found: Mapping[str, Any] | None = None) -> SettingsT:
@@ -68,22 +79,35 @@ def get_settings(settings: type[SettingsT], arguments: argparse.Namespace, found
     return settings(**{name: value for name, value in values.items() if value is not None})
 
 
-def add_vocabulary_options(parser: argparse.ArgumentParser) -> None:
+def given_options(arguments: argparse.Namespace) -> set[str]:
+    """Names of the options that a verb's command line gives, also of those that have their default's value there.
+
+    Args:
+        arguments: as :func:`bort.cli.main` parsed them, of a verb without options that collect values.
+    """
+    unset = object()
+    words = arguments.words[1:]  # behind the verb
+    parsed = arguments.parser.parse_args(words, argparse.Namespace(**dict.fromkeys(vars(arguments), unset)))
+    return {name for name, value in vars(parsed).items() if value is not unset}
+
+
+def add_vocabulary_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add ``--vocab`` and ``--dataset_name``, which every verb that needs a vocabulary takes."""
     parser.add_argument(
-        "--vocab", metavar="DIR", help="folder with vocab.json and merges.txt or GluonNLP's two files, or a SentencePiece .model"
+        "--vocab", metavar="DIR", help="folder with vocab.json and merges.txt or with GluonNLP's two files; or a SentencePiece .model"
     )
     parser.add_argument(
         "--dataset_name",
         "--dataset",
         dest="dataset_name",
         metavar="NAME",
-        help="name of a published vocabulary, looked for in the usual places",
+        help="published vocabulary, in place of --vocab: openwebtext_ccnews_stories_books_cased, which is RoBERTa's, is looked for in "
+        "model/ and in the caches of GluonNLP and Hugging Face",
     )
 
 
 def _attribute_help(settings: type[Any]) -> dict[str, str]:
-    """``name: text`` of the docstring's ``Attributes:`` section; a text may go on in deeper indented lines."""
+    """``name: text`` of the docstring's ``Attributes:`` section; a text may continue in deeper indented lines."""
     section = inspect.getdoc(settings).split("Attributes:\n", 1)[1]  # type: ignore[union-attr]
     entries = re.findall(r"^    (\w+): (.+(?:\n {8,}.+)*)", section, flags=re.MULTILINE)
     # argparse reads % as the start of a format.

@@ -1,8 +1,9 @@
-"""Label rows with a fine-tuned classifier: a task's test set into its leaderboard files, or rows of a file or standard input.
+"""Label rows with a fine-tuned classifier: a task's test set, into its leaderboard files, or the rows of a file or of standard input.
 
 Rows are lines of tab-separated texts (one text for a single-sentence task, two for a pair) or JSON objects with text, or text1 and text2,
-or the fields of the task's own files where a line of them is one row. What comes out is one line a row, in order, as soon as what has
-arrived is labelled.
+or the fields of the task's own files where each of their lines is one row.
+
+One line per row comes out, in order, as soon as the row is labelled.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
     from bort.tasks import Task
     from bort.tokenizer import Tokenizer
 
-HELP = "label rows with a fine-tuned checkpoint"
+HELP = "label rows with a fine-tuned classifier"
 
 _FORMATS = ("tsv", "jsonl")
 _ROLES = ("test", "dev", "train")
-# Options that say something of one of the two kinds of rows alone.
+# Options that mean something for one of the two kinds of rows alone.
 _OF_TASKS, _OF_INPUT = ("segment", "data_root"), ("format", "output_format", "probabilities")
 
 
@@ -39,17 +40,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", required=True, metavar="DIR", help="folder of a fine-tuned classifier: best/ of a run of bort finetune"
     )
     rows = parser.add_mutually_exclusive_group(required=True)
-    rows.add_argument("--task", metavar="NAME", help="label this task's test set: the checkpoint's own, or one that its model can label")
-    rows.add_argument("--input", metavar="FILE", help="label these rows; - is standard input")
-    parser.add_argument(
-        "--output", metavar="PATH", help="with --task a folder (by default predictions), with --input a file (by default -)"
+    rows.add_argument(
+        "--task",
+        metavar="NAME",
+        help="label the test set of this task: the classifier's own, or a related one, such as AX with a model of MNLI",
     )
-    parser.add_argument("--segment", choices=_ROLES, help="with --task: what to label, by default test; dev and train are only scored")
-    parser.add_argument("--data_root", metavar="DIR", help="with --task: folder of the benchmarks; by default $MXNET_HOME/datasets")
-    parser.add_argument("--format", choices=_FORMATS, help="of --input; by default what its ending says, else its first row")
-    parser.add_argument("--output_format", choices=_FORMATS, help="by default that of --input")
+    rows.add_argument("--input", metavar="FILE", help="label the rows of this file; - is standard input")
+    parser.add_argument(
+        "--output", metavar="PATH", help="with --task a folder, by default predictions; with --input a file, by default - (standard output)"
+    )
+    parser.add_argument(
+        "--segment", choices=_ROLES, help="with --task: the rows to label, by default test; dev and train are scored, not written"
+    )
+    parser.add_argument(
+        "--data_root", metavar="DIR", help="with --task: folder with glue/, superglue/ and race/; by default $MXNET_HOME/datasets"
+    )
+    parser.add_argument("--format", choices=_FORMATS, help="format of --input; by default that of its file name, else of its first row")
+    parser.add_argument("--output_format", choices=_FORMATS, help="format of the output; by default that of --input")
     parser.add_argument("--probabilities", action="store_true", default=None, help="with --input: write each label's probability too")
-    parser.add_argument("--batch_size", type=int, default=32, help="rows labelled at once")
+    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="rows per batch")
+    parser.add_argument("--gpu", action="store_true", help="compute on a GPU")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -72,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
             f"{arguments.checkpoint}: its labels {model.task.labels} are not those of {task.name}, {task.labels}; fine-tune it again"
         )
     tokenizer = model.tokenizer()
-    predictor = load_predictor(model.config, task.num_classes, model.parameters)
+    predictor = load_predictor(model.config, task.num_classes, model.parameters, arguments.gpu)
     if arguments.task is None:
         _label_stream(arguments, predictor, tokenizer, model.task, task)
     else:

@@ -1,13 +1,13 @@
 """Pre-train a Bort on shards or .npz files: masked language modelling, alone or together with distillation from a teacher.
 
-Several workers: horovodrun -np N bort pretrain …
-The same command goes on where a run was interrupted, on any number of workers with the same global batch.
+On several workers: horovodrun -np N bort pretrain …
+
+The same command resumes an interrupted run, on any number of workers with the same global batch.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,36 +27,40 @@ HELP = "masked-language-model and distillation pre-training"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument(
-        "--data", required=True, metavar="DIR", help="folder of training shards, or of .npz files, which keep the masks they have"
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data", required=True, metavar="DIR", help="training data: a folder of shards, or of .npz files, which keep the masks they have"
     )
-    parser.add_argument("--data_eval", metavar="DIR", help="the same with held-out text")
-    parser.add_argument(
+    data.add_argument("--data_eval", metavar="DIR", help="held-out data, likewise")
+    data.add_argument(
         "--allow_pickle", action="store_true", help="read .npz files with pickled arrays, as the published script wrote them; slow"
     )
-    parser.add_argument(
-        "--output_dir", required=True, metavar="DIR", help="run folder: checkpoints, metrics, curves, best/, and model/ at the end"
-    )
-    add_vocabulary_options(parser)
+    add_vocabulary_options(data)
+    models = parser.add_argument_group("student and teacher")
     architectures = ", ".join(ARCHITECTURES)
-    parser.add_argument(
+    models.add_argument(
         "--model", default="bort_4_8_768_1024", metavar="NAME", help=f"student: {architectures}, a config.json, or a model folder"
     )
-    parser.add_argument(
-        "--params", metavar="FILE", help="parameters to start from; without them and without a model folder the student starts at random"
+    models.add_argument(
+        "--params", metavar="FILE", help="the student's parameters to start from; by default those of its model folder, else random ones"
     )
-    parser.add_argument(
+    models.add_argument(
         "--teacher_model",
         default="roberta_24_1024_16",
         metavar="NAME",
-        help="teacher: an architecture, a model folder, a Hugging Face RoBERTa's folder, or none",
+        help="teacher: an architecture, a model folder, a Hugging Face RoBERTa's folder, or the word none",
     )
-    parser.add_argument("--teacher_params", metavar="FILE", help="the teacher's parameters, where --teacher_model is no model folder")
-    add_settings(parser, DistillationSettings, choices={"kd_loss": KD_LOSSES})
-    add_settings(parser, PretrainingSettings, choices={"dtype": DTYPES})
-    add_settings(parser, OptimizerSettings)
-    add_settings(parser, RunSettings)
-    parser.add_argument("--gpu", action="store_true", help="train on the GPU of this worker's local rank")
+    models.add_argument("--teacher_params", metavar="FILE", help="the teacher's parameters, where --teacher_model is not a folder")
+    add_settings(models, DistillationSettings, choices={"kd_loss": KD_LOSSES})
+    training = parser.add_argument_group("training")
+    add_settings(training, PretrainingSettings, choices={"dtype": DTYPES})
+    add_settings(training, OptimizerSettings)
+    training.add_argument("--gpu", action="store_true", help="compute on a GPU, that of the worker's local rank")
+    output = parser.add_argument_group("output and checkpoints")
+    output.add_argument(
+        "--output_dir", required=True, metavar="DIR", help="run folder: checkpoints, metrics, curves, best/, and model/ at the end"
+    )
+    add_settings(output, RunSettings)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -69,7 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings, run_settings = get_settings(PretrainingSettings, arguments), get_settings(RunSettings, arguments)
     loss, optimizer = get_settings(DistillationSettings, arguments), get_settings(OptimizerSettings, arguments)
     tokenizer = find_tokenizer(arguments.vocab, arguments.dataset_name)
-    facts = {"command": ["bort", *sys.argv[1:]], "teacher": None if arguments.teacher_model == "none" else arguments.teacher_model}
+    facts = {"command": ["bort", *arguments.words], "teacher": None if arguments.teacher_model == "none" else arguments.teacher_model}
     sequences, facts["data"] = _open_sequences(arguments.data, tokenizer, settings, arguments.allow_pickle)
     held_out = None
     if arguments.data_eval:

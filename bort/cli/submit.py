@@ -1,4 +1,4 @@
-"""Gather a benchmark's prediction files from a folder, or from the runs in it, judge them against the test files, and zip them.
+"""Gather a benchmark's prediction files from a folder, or from the runs in it, check them against the test files, and zip them.
 
 RACE takes RACE.jsonl, or RACE-H.jsonl and RACE-M.jsonl.
 """
@@ -11,17 +11,21 @@ from pathlib import Path
 
 from bort.errors import BortError, on_one_line
 
-HELP = "prediction files to a zip for a leaderboard"
-_FOLDER_HELP = "folder with the prediction files, or with runs: every folder predictions/ under it is searched too"
-_FILL_HELP = "answer with the commonest class of the training file where a prediction file is missing; FILLED.txt beside the zip says where"
+HELP = "check prediction files, and zip them for a leaderboard"
+_FOLDER_HELP = "folder with the prediction files, or with runs: every predictions/ under it is searched too"
+_FILL_HELP = (
+    "where a prediction file is missing, answer with the majority class of the training file; FILLED.txt beside the zip names these tasks"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
-    parser.add_argument("benchmark", choices=("glue", "superglue", "race"), help="whose leaderboard")
+    parser.add_argument("benchmark", choices=("glue", "superglue", "race"), help="the benchmark whose leaderboard takes the zip")
     parser.add_argument("folder", metavar="DIR", help=_FOLDER_HELP)
-    parser.add_argument("--data_root", metavar="DIR", help="folder with the benchmarks' folders (default: $MXNET_HOME/datasets)")
-    parser.add_argument("--output", metavar="FILE.zip", help="the zip (default: glue.zip, superglue.zip or race.zip here)")
+    parser.add_argument("--data_root", metavar="DIR", help="folder with glue/, superglue/ and race/; by default $MXNET_HOME/datasets")
+    parser.add_argument(
+        "--output", metavar="FILE.zip", help="the zip; by default glue.zip, superglue.zip or race.zip in the current folder"
+    )
     parser.add_argument("--fill_majority", action="store_true", help=_FILL_HELP)
 
 

@@ -1,38 +1,37 @@
-"""Sweeps of ``bort finetune``: options that make of one command many runs, on several seeds and over a grid of settings."""
+"""Sweeps of ``bort finetune``: many runs from one command, on several seeds and over a grid of settings."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bort.cli.options import get_settings
+from bort.cli.options import given_options
+from bort.cli.starting_point import download_rows, find_settings, find_start, find_task, fit_length
 from bort.errors import BortError
-from bort.settings import FinetuningRunSettings, FinetuningSettings, OptimizerSettings
 
 if TYPE_CHECKING:
     from bort.tasks import Task
+    from bort.training.grid import Point
 
 _KEEP_MODELS = ("best", "all")
 _MOST_ROWS, _MOST_NAMES = 20, 10
-# What is the sweep's own; and what does not decide the outcome of a run, so that it may change when a sweep goes on.
+# What is the sweep's own; and what does not decide the outcome of a run, so that it may change when a sweep is resumed.
 _OF_THE_SWEEP = ("seeds", "grid", "jobs", "ray", "keep_models", "output_dir", "download")
 _OF_NO_CONSEQUENCE = ("log_interval", "ckpt_interval", "keep_last", "resume", "cache_dir")
+_GRID_HELP = "YAML file of option: [values], one run per combination; or the word published for the published grid of 480"
+_MODELS_HELP = "whose best/ to keep: that of the best run, which is the default, or of all runs"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse._ArgumentGroup) -> None:
     """Options that make a sweep."""
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="a run for each seed, in DIR/runs/, and a report of all")
-    parser.add_argument("--grid", metavar="FILE", help="YAML file with lists of settings, a run for each combination; or published")
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs at once in a sweep; by default one a core, or with --gpu one a GPU")
-    parser.add_argument("--ray", metavar="ADDRESS", help="carry a sweep out on Ray: local, auto, or host:port of a cluster")
-    parser.add_argument(
-        "--keep_models", choices=_KEEP_MODELS, help="best/ of the best run of a sweep alone, which is the default, or of all of them"
-    )
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="one run per seed, in --output_dir's runs/, and a report of all")
+    parser.add_argument("--grid", metavar="FILE", help=_GRID_HELP)
+    parser.add_argument("--jobs", type=int, metavar="N", help="runs at the same time; by default one per core, or with --gpu one per GPU")
+    parser.add_argument("--ray", metavar="ADDRESS", help="run on Ray: local, auto, or host:port of a cluster")
+    parser.add_argument("--keep_models", choices=_KEEP_MODELS, help=_MODELS_HELP)
 
 
 def is_wanted(arguments: argparse.Namespace) -> bool:
@@ -47,30 +46,30 @@ def run(arguments: argparse.Namespace) -> None:
         BortError: at the end, if runs have failed.
     """
     from bort.bench.report import print_table
-    from bort.cli.finetune import download_rows
-    from bort.tasks import get_task
-    from bort.training.grid import Point, grid_points, read_grid
+    from bort.training.grid import grid_points, read_grid
     from bort.training.lock import only_process
     from bort.training.sweep import best_run, remember_sweep, run_sweep
+    from bort.training.sweep_folder import RUNS_FOLDER, read_runs
     from bort.training.sweep_processes import LOG_FILE, LocalWorkers
-    from bort.training.sweep_report import COLUMNS, REPORT_FILE, RUNS_FOLDER, read_runs, write_report
+    from bort.training.sweep_report import COLUMNS, REPORT_FILE, write_report
 
     if arguments.seeds is None and arguments.grid is None:
         raise BortError("--jobs, --ray and --keep_models are for sweeps; give --seeds or --grid too")
     if int(os.environ.get("HOROVOD_SIZE", "1")) > 1:
-        raise BortError("a sweep starts its own processes, one a run; leave horovodrun out")
+        raise BortError("a sweep starts its own processes, one per run; leave horovodrun out")
     if arguments.resume != "auto":
         raise BortError(
-            f"--resume {arguments.resume}: a sweep always goes on where it was; to begin anew, remove {arguments.output_dir}, or give "
-            "another --output_dir"
+            f"--resume {arguments.resume}: a sweep always resumes; to train from the start, remove {arguments.output_dir}, or give another "
+            "--output_dir"
         )
-    task = get_task(arguments.task, arguments.data_root)
+    task = find_task(arguments)
     points = grid_points(read_grid(arguments.grid) if arguments.grid else {}, arguments.seeds)
-    base, given = _options(arguments), _given(sys.argv[1:])
+    given = given_options(arguments)
+    base = _options(arguments, given)
     for name in points[0].values:
-        if name in base or name in given:
+        if name in given:
             raise BortError(f"--{name} is given, and so are its values in the sweep; leave one of the two out")
-    _check_every_run(arguments, task)
+    _check_every_run(arguments, task, points, given)
     output = Path(arguments.output_dir)
     if arguments.ray is not None:
         from bort.training.sweep_ray import RayWorkers
@@ -80,7 +79,7 @@ def run(arguments: argparse.Namespace) -> None:
         workers = LocalWorkers(arguments.jobs, arguments.gpu)
 
     def command_of(point: Point, folder: Path) -> list[str]:
-        return ["-m", "bort", "finetune", *_words(base | dict(point.values) | {"output_dir": str(folder)})]
+        return ["-m", "bort", "finetune", *_words(arguments.parser, base | dict(point.values) | {"output_dir": str(folder)})]
 
     with only_process(output, "sweep"):
         points, known = remember_sweep(output, {name: value for name, value in base.items() if name not in _OF_NO_CONSEQUENCE}, points)
@@ -103,64 +102,44 @@ def run(arguments: argparse.Namespace) -> None:
         )
 
 
-def _check_every_run(arguments: argparse.Namespace, task: Task) -> None:
-    """Refuse at once, before there is a folder, what every single run would refuse.
+def _check_every_run(arguments: argparse.Namespace, task: Task, points: Sequence[Point], given: set[str]) -> None:
+    """Refuse at once, before there is a folder, what a single run would refuse.
 
     Raises:
-        BortError: if the task has no training rows, they are not there and not to be fetched, there is no such encoder, or a setting is
-            out of range.
+        BortError: if a setting, given or in the grid, is out of range or not for this task, device or encoder; if the rows are not there
+            and not to be fetched, or there is no such encoder.
     """
-    from bort.cli.finetune import find_start
-    from bort.tasks.recipes import recipe
-
-    recommended = asdict(recipe(task.name))
-    for settings in (FinetuningSettings, OptimizerSettings, FinetuningRunSettings):
-        get_settings(settings, arguments, recommended)
+    # Made one at a time, as there may be many.
+    for run_arguments in (_of_run(arguments, point) for point in points):
+        find_settings(run_arguments, task)
     if not arguments.download:
         for segment in (*task.segment_names("train"), *task.segment_names("dev")):
             task.path(segment)
-    find_start(arguments, task)
+    start = find_start(arguments, task, given | set(points[0].values))
+    for run_arguments in (_of_run(arguments, point) for point in points):
+        fit_length(find_settings(run_arguments, task)[0], run_arguments, start)
 
 
-def _parser() -> argparse.ArgumentParser:
-    from bort.cli import finetune
-
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finetune.add_arguments(parser)
-    return parser
+def _of_run(arguments: argparse.Namespace, point: Point) -> argparse.Namespace:
+    """The options of one run of a sweep."""
+    return argparse.Namespace(**vars(arguments) | dict(point.values))
 
 
-def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options of every run that are not left at their defaults, by name."""
-    options = {}
-    for action in _parser()._actions:
-        value = getattr(arguments, action.dest, action.default)
-        if action.dest not in _OF_THE_SWEEP and value != action.default:
-            options[action.dest] = value
-    return options
+def _options(arguments: argparse.Namespace, given: set[str]) -> dict[str, Any]:
+    """Values of the given options that all runs share, but for those that are the defaults, by name."""
+    values = {name: getattr(arguments, name) for name in sorted(given - set(_OF_THE_SWEEP))}
+    return {name: value for name, value in values.items() if value != arguments.parser.get_default(name)}
 
 
-def _given(words: Sequence[str]) -> set[str]:
-    """Names of the options in a command line, also of those that have their default's value there."""
-    parser = _parser()
-    for action in parser._actions:
-        action.default, action.required = argparse.SUPPRESS, False
-    for group in parser._mutually_exclusive_groups:
-        group.required = False
-    return set(vars(parser.parse_known_args(words)[0]))
-
-
-def _words(options: dict[str, Any]) -> list[str]:
-    """Options as they would be typed."""
-    actions = {action.dest: action for action in _parser()._actions}
+def _words(parser: argparse.ArgumentParser, options: Mapping[str, Any]) -> list[str]:
+    """Options as they would be typed; the first form of each is its name."""
     words = []
     for name, value in options.items():
-        option = actions[name].option_strings[0]
         if value is True:
-            words.append(option)
-        elif value is False:
+            words.append(f"--{name}")
+        elif value is not False:
+            words.append(f"--{name}={value}")
+        elif parser.get_default(name):
             # A flag that is off by default has no such form, and needs none.
-            words += [f"--no-{name}"] if f"--no-{name}" in actions[name].option_strings else []
-        else:
-            words.append(f"{option}={value}")
+            words.append(f"--no-{name}")
     return words

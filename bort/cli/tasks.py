@@ -1,8 +1,12 @@
-"""List the tasks and what is there of their files; look at one closely, download it, or see what runs have scored.
+"""List the tasks and their files, look at some closely, download them, or compare the scores of runs.
 
-bort tasks lists all; bort tasks NAME… reads the files of some to the last row; bort tasks download NAME… fetches their published files;
-bort tasks scores DIR… shows the dev scores of all complete runs in folders, and the averages of the benchmarks they complete.
-BORT_DATA_MIRROR is another place to fetch from: an http or https address, or a folder, with the published paths below it.
+  bort tasks                   list all tasks, and which of their files are here
+  bort tasks NAME...           describe these tasks, and check every row of their files
+  bort tasks download NAME...  fetch their published files
+  bort tasks scores DIR...     dev scores of the complete runs in these folders, and benchmark averages
+
+The environment variable BORT_DATA_MIRROR names another place to fetch from: an http or https address, or a folder, with the published
+paths below it.
 """
 
 from __future__ import annotations
@@ -21,10 +25,9 @@ if TYPE_CHECKING:
     from bort.tasks.inventory import SegmentState
     from bort.tasks.reading import Layout
 
-HELP = "the tasks and their files; download; scores of runs"
-_NAMES_HELP = "tasks; all if none is given; after the word download, those to fetch; after the word scores, folders of runs"
+HELP = "list tasks and their files, download them, compare scores of runs"
+_NAMES_HELP = "tasks, or after the word scores folders of runs"
 _BENCHMARKS = ("glue", "superglue", "race")
-_WIDTH_OF_A_FILE = 140
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         choices=_BENCHMARKS,
         default=[],
-        help="all tasks of a benchmark, beside those named; may be given again",
+        help="all tasks of this benchmark, beside those named; may be given several times",
     )
     parser.add_argument("--data_root", metavar="DIR", help="folder with glue/, superglue/ and race/; by default $MXNET_HOME/datasets")
-    parser.add_argument("--json", metavar="FILE", help="write what is listed to this file as well, as JSON")
+    parser.add_argument("--json", metavar="FILE", help="write what is printed to this file as well, as JSON; not with download")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -48,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = list(arguments.names)
     if names[:1] == ["scores"]:
         if not names[1:] or arguments.benchmark:
-            raise BortError("scores are those of runs: name their folders, as in bort tasks scores runs, without --benchmark")
+            raise BortError("scores needs folders of runs, as in bort tasks scores runs, and takes no --benchmark")
         _scores(names[1:], arguments.json)
         return
     fetches = names[:1] == ["download"]
@@ -72,7 +75,8 @@ def _scores(folders: list[str], json_file: str | None) -> None:
     from bort.files import write_text
     from bort.training.benchmark_table import averages, find_runs, summarise
 
-    scores = summarise(find_runs(folders))
+    runs, notes = find_runs(folders)
+    scores = summarise(runs)
     rows = []
     for row in scores:
         first, own = [row.task, str(row.runs)], f"{row.score:.4f}"
@@ -82,11 +86,11 @@ def _scores(folders: list[str], json_file: str | None) -> None:
                 first, own = ["", ""], ""
     found = averages(scores)
     lines = [value if isinstance(value, str) else f"{name} {value:.4f}" for name, value in found.items()]
-    print_table("dev scores, means over the runs of a task", ["", "runs", "metric", "mean", "task"], rows, lines)
+    print_table("dev scores, means over the runs of a task", ["", "runs", "metric", "mean", "task"], rows, [*notes, *lines])
     if json_file is not None:
         tasks = [dataclasses.asdict(row) | {"score": row.score} for row in scores]
         benchmarks = {name: None if isinstance(value, str) else value for name, value in found.items()}
-        write_text(json_file, json.dumps({"tasks": tasks, "benchmarks": benchmarks}, indent=2) + "\n")
+        write_text(json_file, json.dumps({"tasks": tasks, "benchmarks": benchmarks, "notes": notes}, indent=2) + "\n")
 
 
 def _download(task: Task) -> None:
@@ -97,8 +101,7 @@ def _download(task: Task) -> None:
         print(on_one_line(f"{task.name}: complete already; to fetch it again, move its files out of {report.folder} first"))
         return
     for file in report.fetched:
-        origin = "the official one" if file.known else "not checked: the official one is not known"
-        print(on_one_line(f"{task.name}: {file.url}, {file.size} bytes, SHA-256 {file.sha256} ({origin})"))
+        print(on_one_line(f"{task.name}: {file.url}, {file.size} bytes, SHA-256 {file.sha256} (the official one)"))
     print(on_one_line(f"{task.name}: in {report.folder}"))
     if report.kept:
         kept = ", ".join(report.kept[:5]) + (f" and {len(report.kept) - 5} more" if len(report.kept) > 5 else "")
@@ -108,10 +111,10 @@ def _download(task: Task) -> None:
 
 
 def _list(tasks: list[Task], closely: bool, json_file: str | None) -> None:
-    from rich.console import Console
     from rich.table import Table
     from tqdm import tqdm
 
+    from bort.bench.report import table_console
     from bort.files import write_text
     from bort.tasks.inventory import inspect_segment
 
@@ -120,7 +123,7 @@ def _list(tasks: list[Task], closely: bool, json_file: str | None) -> None:
     for task, segment in tqdm(pairs, desc="reading", unit="file", disable=None, leave=False):
         states[task.name].append(inspect_segment(task, segment.name, closely))
 
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
+    console = table_console()
     table = Table("task", "benchmark", "segment", "file")
     for column in ("official", "present"):
         table.add_column(column, justify="right")
@@ -141,7 +144,7 @@ def _list(tasks: list[Task], closely: bool, json_file: str | None) -> None:
             print(f"{', '.join(counted)}: {unit}, not rows")
     everything = [state for task in tasks for state in states[task.name]]
     if any(state.size is not None and not state.rows_read for state in everything):
-        print("≈ lines of a large file, counted only; bort tasks NAME reads them")
+        print("≈ the number of lines of a large file, whose rows were not read; bort tasks NAME reads them")
     for state in everything:
         for text in (*state.notes, *([f"damaged: {state.damage}"] if state.damage else [])):
             print(on_one_line(text))
@@ -165,7 +168,7 @@ def _labels(task: Task) -> str:
 
 
 def _describe(task: Task, console: Any) -> None:
-    """What a task's entry says, and what has become of a download."""
+    """What a task is, where its files belong, and which of them have changed since they were downloaded."""
     from rich.table import Table
 
     from bort.tasks import diagnostic_tasks

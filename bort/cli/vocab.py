@@ -18,12 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train = actions.add_parser(
         "train",
         help="learn a vocabulary from text",
-        description="Learn a vocabulary from text, laid out as RoBERTa's: <s> <pad> </s> <unk> are the ids 0 to 3.",
+        description="Learn a vocabulary from text. Like RoBERTa's, it begins with <s>, <pad>, </s> and <unk>, ids 0 to 3.",
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    train.add_argument("--input", nargs="+", required=True, metavar="TEXT", help="files, patterns or folders; a comma separates several")
-    train.add_argument("--output", required=True, metavar="DIR", help="folder for the vocabulary; give it to other verbs as --vocab")
+    train.add_argument(
+        "--input", nargs="+", required=True, metavar="TEXT", help="text files, patterns or folders; a comma separates several"
+    )
+    train.add_argument("--output", required=True, metavar="DIR", help="folder for the vocabulary; other verbs take it as --vocab")
     train.add_argument("--vocab_size", type=int, required=True, metavar="N", help="number of tokens, the five special ones included")
     train.add_argument(
         "--model_type", choices=("bpe", "sentencepiece"), default="bpe", help="byte-level BPE, or a SentencePiece unigram model"
@@ -52,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     from bort.byte_pair import Gigatoken, train_merges
-    from bort.corpus.documents import ReadingReport, find_text_files, read_documents
+    from bort.corpus.documents import ReadingReport, counted, find_text_files, read_documents
     from bort.errors import BortError
     from bort.sentencepiece_model import SentencePiece, train_model
     from bort.tokenizer import Tokenizer
@@ -65,16 +67,18 @@ def _train(arguments: argparse.Namespace) -> None:
     texts = itertools.chain.from_iterable(read_documents(files, report))
     first = next(texts, None)
     if first is None:
-        raise BortError(f"no text in {', '.join(map(str, files))}; give files with one sentence a line")
+        raise BortError(f"no text in {', '.join(map(str, files))}; give files with one sentence per line")
     texts = itertools.chain([first], texts)
     if arguments.model_type == "bpe":
         tokenizer = Tokenizer(Gigatoken(*train_merges(texts, arguments.vocab_size, arguments.min_frequency, sys.stderr.isatty())))
     else:
         tokenizer = Tokenizer(SentencePiece(train_model(texts, arguments.vocab_size)))
     tokenizer.save(arguments.output)
-    print(f"{report.sentences} sentences from {len(files)} files → {len(tokenizer.vocab)} tokens in {arguments.output}")
+    read = f"{counted(report.sentences, 'sentence')} from {counted(len(files), 'file')}"
+    print(f"{read} → {len(tokenizer.vocab)} tokens in {arguments.output}")
     if report.undecodable_lines:
-        print(f"bort: warning: {report.undecodable_lines} lines were not UTF-8; their odd bytes became U+FFFD", file=sys.stderr)
+        undecodable = counted(report.undecodable_lines, "line")
+        print(f"bort: warning: {undecodable} not in UTF-8; bytes that could not be decoded became U+FFFD", file=sys.stderr)
     if len(tokenizer.vocab) < arguments.vocab_size:
         remedy = "more text, or a smaller --min_frequency" if tokenizer.merges else "more text"
         print(f"bort: warning: the text has no more tokens to learn; for {arguments.vocab_size} give {remedy}", file=sys.stderr)

@@ -59,11 +59,11 @@ class GluonFinetuningEngine(GluonEngine):
         self.count_loss(sums)
 
     def predict(self, batch: ClassificationBatch) -> NDArray[np.float32]:
-        """Wait; logits (B, num_classes) without dropout."""
+        """Logits (B, num_classes) without dropout; blocks until the device is done."""
         return self._predictor.predict(batch)
 
     def sum_over_workers(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Wait; the elementwise sum of the workers' ``values``, of one shape on all of them, on every worker."""
+        """The elementwise sum of the workers' ``values``, of one shape on all of them, on every worker; blocks until it is there."""
         total = np.array(values, dtype=np.float32)
         # MXNet has no arrays without elements.
         if self.world_size == 1 or total.size == 0:
@@ -80,20 +80,21 @@ class GluonPredictor:
         self._classifier, self._ctx = classifier, ctx
 
     def predict(self, batch: ClassificationBatch) -> NDArray[np.float32]:
-        """Wait; logits (B, num_classes) without dropout."""
+        """Logits (B, num_classes) without dropout; blocks until the device is done."""
         return self._classifier(to_device(self._ctx, batch.input_ids), to_device(self._ctx, batch.valid_length)).asnumpy()
 
 
-def load_predictor(config: BortConfig, num_classes: int, parameters: Path) -> GluonPredictor:
-    """A fine-tuned classifier on the CPU.
+def load_predictor(config: BortConfig, num_classes: int, parameters: Path, use_gpu: bool = False) -> GluonPredictor:
+    """A fine-tuned classifier on the CPU, or on the first GPU.
 
     Raises:
-        BortError: if the file is missing, damaged or does not fit.
+        BortError: if the file is missing, damaged or does not fit; if a GPU is asked for and MXNet finds none.
     """
-    classifier = _make_classifier(config, num_classes, use_kernels=kernels.are_available(mx.cpu()))
-    load_parameters(classifier, parameters, mx.cpu())
+    ctx = Workers().device(use_gpu)
+    classifier = _make_classifier(config, num_classes, use_kernels=kernels.are_available(ctx))
+    load_parameters(classifier, parameters, ctx)
     classifier.hybridize(static_alloc=True)
-    return GluonPredictor(classifier, mx.cpu())
+    return GluonPredictor(classifier, ctx)
 
 
 def build_engine(

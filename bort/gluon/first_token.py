@@ -1,8 +1,8 @@
 """The last layer of an encoder for its first token alone, which is all that a classifier reads.
 
-Notable: with one query a head, the products of attention can be taken in another order: the query is carried into the space of the layer's
-inputs, and the weighted inputs, not the values, are summed up. So no position but the first is multiplied by any matrix of the layer, and
-what is left of it is less than a tenth; the numbers are those of the whole layer up to rounding.
+Notable: with one query per head, the products of attention can be taken in another order: the query is carried into the space of the
+layer's inputs, and the weighted inputs, not the values, are summed up. So no position but the first is multiplied by any matrix of the
+layer. Less than a tenth of its work is left, and the outputs are those of the whole layer up to rounding.
 
 With x_t the inputs, q the query of a head of width D, W_k, b_k, W_v and b_v its projections, and a the dropped softmax of the scores:
 ``score_t = (W_kᵀ q · x_t + q · b_k) / √D`` and ``context = W_v Σ_t a_t x_t + b_v Σ_t a_t``.

@@ -1,10 +1,10 @@
 """One number for a whole benchmark, as its leaderboard computes it.
 
-GLUE averages nine tasks and SuperGLUE eight, each task's own score being the mean of its metrics and MNLI's two sets counting as one task;
-the diagnostic sets do not count. RACE's number is the accuracy over the questions of both levels.
+GLUE averages nine tasks and SuperGLUE eight: each task's own score is the mean of its metrics, MNLI's two sets are one task, and the
+diagnostic sets do not count. RACE's number is the accuracy over the questions of both levels.
 
-Notable: there is no average of a part. A result that is missing is named instead, down to the set and the metric: averages over different
-tasks look alike and cannot be compared.
+Notable: there is no average over some of the tasks, because averages over different tasks look alike and cannot be compared. What is
+missing is named instead, down to the set and the metric.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bort.tasks.registry import TASKS
 from bort.tasks.task import Task
 
 Results = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""By task name, what its metrics are on each of its sets: ``{"MNLI": {"dev_matched": {"accuracy": 0.8}, "dev_mismatched": …}, …}``."""
+"""By task name and set, its metrics: ``{"MNLI": {"dev_matched": {"accuracy": 0.8}, "dev_mismatched": …}, …}``."""
 
 BENCHMARKS = ("GLUE", "SuperGLUE", "RACE")
 
@@ -28,14 +28,14 @@ def benchmark_score(benchmark: str, results: Results, role: str = "dev") -> floa
 
     Args:
         benchmark: one of ``BENCHMARKS``.
-        results: of its tasks at least; others, such as diagnostic sets, are not looked at.
+        results: of all its tasks; those of others, such as diagnostic sets, are not used.
         role: ``dev``, or ``test`` for what a leaderboard has sent back; says which sets of a task count.
 
     Returns:
         The average, in the unit of ``results``.
 
     Raises:
-        BortError: if there is no such benchmark, or a result is missing; names every one that is.
+        BortError: if there is no such benchmark, or results are missing; names all of them.
     """
     if benchmark not in BENCHMARKS:
         raise BortError(f'no benchmark "{benchmark}"; there are {", ".join(BENCHMARKS)}')
@@ -43,25 +43,19 @@ def benchmark_score(benchmark: str, results: Results, role: str = "dev") -> floa
     missing = [name for task in tasks for name in _missing(task, results, role)]
     if missing:
         raise BortError(f"no average of {benchmark} without {', '.join(missing)}")
-    return fmean(
-        task_score(
-            {name: {metric: results[task.name][name][metric] for metric in _counted_metrics(task)} for name in task.segment_names(role)}
-        )
-        for task in tasks
-    )
+    return fmean(task_score(task, {name: _averaged(task, results[task.name][name]) for name in task.segment_names(role)}) for task in tasks)
 
 
 def counted_tasks(benchmark: str) -> tuple[Task, ...]:
-    """The tasks that a benchmark's average is of, in the order of their entries."""
+    """The tasks that a benchmark's average is over, in the order of their entries."""
     if benchmark == "RACE":
         # RACE-H and RACE-M are its two halves, and would count twice.
         return tuple(task for task in TASKS if task.name == "RACE")
     return tuple(task for task in TASKS if task.benchmark == benchmark and task.predicted_by is None)
 
 
-def _counted_metrics(task: Task) -> tuple[str, ...]:
-    """Those of RACE's levels are parts of the whole, weighed there by their numbers of questions."""
-    return ("accuracy",) if task.name == "RACE" else task.metrics
+def _averaged(task: Task, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {metric: metrics[metric] for metric in task.averaged_metrics}
 
 
 def _missing(task: Task, results: Results, role: str) -> list[str]:
@@ -71,6 +65,6 @@ def _missing(task: Task, results: Results, role: str) -> list[str]:
     return [
         f"{task.name} {segment} {metric}"
         for segment in task.segment_names(role)
-        for metric in _counted_metrics(task)
+        for metric in task.averaged_metrics
         if metric not in results[task.name].get(segment, {})
     ]

@@ -1,12 +1,12 @@
-"""Encoded rows kept on the disk, so that the next run on the same files, vocabulary and length reads them in milliseconds.
+"""Encoded rows kept on the disk, so that the next run with the same texts, vocabulary and length need not tokenise again.
 
 A file is safetensors: ``ids`` (int32), those of all rows behind one another, and ``offsets`` (int64), where each row begins. Its name says
-the task, the segment and a key, SHA-256 over the segment's files, the vocabulary and all that decides the ids. Labels are not kept: they
-are at hand.
+the task, the segment and a key, SHA-256 over the segment's files, the texts read from them, the vocabulary and all else that decides the
+ids. Labels are not kept: they are read with the texts.
 
-Notable: nothing but time depends on the cache. A file is believed only if its checksum is right and it was made of the very texts that are
-asked for; any other is made again, with a warning. Several processes may fill one folder at the same time: each writes a whole file, and
-all write the same. Where the folder cannot be written, a warning says so and every run encodes for itself.
+Notable: nothing but time depends on the cache. A file is used only if its checksum is right and its rows can be batched; any other is made
+again, with a warning. Several processes may fill one folder at the same time: each writes a whole file, and all write the same. Where the
+folder cannot be written, a warning says so and every run encodes for itself.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bort.errors import BortError
+from bort.files import file_digest
 from bort.parameters import map_safetensors, write_safetensors
 from bort.tasks.batches import EncodedRows
 from bort.tasks.encoding import INPUT_FORMAT, encode_examples
@@ -32,7 +33,6 @@ from bort.tokenizer import Tokenizer
 
 _FORMAT = "bort-encoded-rows"
 _ROWS_AT_ONCE = 4096
-_BYTES_AT_ONCE = 1 << 20
 
 
 def default_cache() -> Path:
@@ -63,9 +63,9 @@ def encode_segment(
     if cache is None:
         ids, offsets = _encode(examples, tokenizer, max_len, keep_question, f"encode {task.name} {segment_name}")
     else:
-        key = _key(task, segment_name, tokenizer, max_len, keep_question)
+        key = _key(task, segment_name, examples, tokenizer, max_len, keep_question)
         path = cache / f"{task.name}-{segment_name}-{key[:16]}.safetensors"
-        origin = {"format": _FORMAT, "key": key, "rows": str(len(examples)), "texts": _digest_of_texts(examples)}
+        origin = {"format": _FORMAT, "key": key, "rows": str(len(examples))}
         kept = _read(path, origin, len(tokenizer.vocab), max_len)
         if kept is None:
             kept = _encode(examples, tokenizer, max_len, keep_question, f"encode {task.name} {segment_name}")
@@ -92,57 +92,44 @@ def _encode(
     return np.concatenate([np.empty(0, dtype=np.int32), *encoded]), offsets
 
 
-def _key(task: Task, segment_name: str, tokenizer: Tokenizer, max_len: int, keep_question: bool) -> str:
-    """SHA-256 over all that decides the ids of a segment."""
-    files = [_digest_of_file(file) for file in task.files(segment_name)]
-    parts = [INPUT_FORMAT, task.name, segment_name, files, tokenizer.fingerprint, max_len, keep_question]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _digest_of_file(path: Path) -> str:
-    digest = hashlib.sha256()
+def _key(task: Task, segment_name: str, examples: Sequence[Example], tokenizer: Tokenizer, max_len: int, keep_question: bool) -> str:
+    """SHA-256 over all that decides the ids of a segment: over the texts too, since another reader may read a file in another way."""
     try:
-        with path.open("rb") as stream:
-            while part := stream.read(_BYTES_AT_ONCE):
-                digest.update(part)
+        files = [file_digest(file) for file in task.files(segment_name)]
     except OSError as error:
-        raise BortError(f"{path}: cannot read: {error.strerror}") from error
-    return digest.hexdigest()
-
-
-def _digest_of_texts(examples: Sequence[Example]) -> str:
-    """SHA-256 over what ``encode_examples`` looks at: so a reader that came to read a file in another way is noticed."""
-    digest = hashlib.sha256()
+        raise BortError(f"{error.filename}: cannot read: {error.strerror}") from error
+    parts = [INPUT_FORMAT, task.name, segment_name, files, tokenizer.fingerprint, max_len, keep_question]
+    digest = hashlib.sha256(json.dumps(parts).encode())
     for first in range(0, len(examples), _ROWS_AT_ONCE):
-        part = [(example.texts, example.question_start) for example in examples[first : first + _ROWS_AT_ONCE]]
-        digest.update(json.dumps(part).encode())
+        texts = [(example.texts, example.question_start) for example in examples[first : first + _ROWS_AT_ONCE]]
+        digest.update(json.dumps(texts).encode())
     return digest.hexdigest()
 
 
 def _digest_of_rows(ids: np.ndarray, offsets: np.ndarray) -> str:
-    return hashlib.sha256(offsets.tobytes() + ids.tobytes()).hexdigest()
+    """SHA-256 over arrays of one dimension, without a copy of them."""
+    digest = hashlib.sha256(offsets.data)
+    digest.update(ids.data)
+    return digest.hexdigest()
 
 
 def _read(path: Path, origin: dict[str, str], vocab_size: int, max_len: int) -> tuple[NDArray[np.int32], NDArray[np.int64]] | None:
-    """Ids and offsets of a cache file; None, with a warning where there is a file, if there is none that can be believed."""
+    """Ids and offsets of a cache file; None if there is none or, with a warning, if it is not what ``origin`` says."""
     if not os.path.exists(path):
         return None
     try:
         arrays, metadata = map_safetensors(path)
     except BortError:
-        problem = "damaged, or no cache file"
-    else:
-        # Copied before they are checked: a mapped file may change under its reader.
-        ids, offsets = (np.array(arrays.get(name, ())) for name in ("ids", "offsets"))
-        if {name: metadata.get(name) for name in origin} != origin:
-            problem = "made of other rows"
-        elif metadata.get("sha256") != _digest_of_rows(ids, offsets) or not _are_rows(
-            ids, offsets, int(origin["rows"]), vocab_size, max_len
-        ):
-            problem = "damaged"
-        else:
-            return ids, offsets
-    warnings.warn(f"{path}: {problem}; the rows are encoded again", stacklevel=1)
+        arrays, metadata = {}, {}
+    # Copied before they are checked: a mapped file may change under its reader.
+    ids, offsets = (np.array(arrays.get(name, ())) for name in ("ids", "offsets"))
+    if (
+        {name: metadata.get(name) for name in origin} == origin
+        and _are_rows(ids, offsets, int(origin["rows"]), vocab_size, max_len)
+        and metadata.get("sha256") == _digest_of_rows(ids, offsets)
+    ):
+        return ids, offsets
+    warnings.warn(f"{path}: damaged, or made of other rows; the rows are encoded again", stacklevel=1)
     return None
 
 

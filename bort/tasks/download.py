@@ -1,10 +1,10 @@
 """Official files of a task fetched into its folder under the data root.
 
-Notable: a folder appears whole or not at all; in one that is there already, the files that stand in it are kept and only missing ones are
-added. An archive is known by its SHA-256 before it is opened. Beside the data stands ``downloaded.json``, written last, with what was
-fetched, the digests of what was unpacked and the numbers of its files, so that a file that is another, or is not there, is noticed.
-``BORT_DATA_MIRROR`` takes the place of the published hosts: an http or https address, or a folder, with the files under the same paths.
-Several processes may ask for the same task: one fetches, the others wait.
+Notable: a folder appears whole or not at all; in one that exists already, files are kept and only missing ones are added. No archive is
+opened unless its SHA-256 is the official one. Beside the data, written last, is ``downloaded.json`` with what was fetched, the digests of
+what was unpacked and the numbers of its files, so that a file that was changed or lost later is noticed. ``BORT_DATA_MIRROR`` replaces the
+published hosts: an http or https address, or a folder, with the files under the same paths. Several processes may ask for the same task:
+one fetches, the others wait.
 """
 
 from __future__ import annotations
@@ -25,19 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from bort.errors import BortError, on_one_line
-from bort.files import whole_directory, whole_file, write_text
+from bort.files import file_digest, whole_directory, whole_file, write_text
 from bort.tasks.archives import unpack
 from bort.tasks.mrpc import write_mrpc
 from bort.tasks.registry import get_task
-from bort.tasks.sources import SOURCES, Source, is_address, place_of
+from bort.tasks.sources import ELSEWHERE, SOURCES, Source, is_address, place_of
 from bort.tasks.task import Task
 from bort.tasks.transfer import fetch, without_credentials
 
 MANIFEST = "downloaded.json"
-_LARGEST = 2 << 30  # bytes of a file whose size is not known
-_ELSEWHERE = "name another place with BORT_DATA_MIRROR"
 _RACE = re.compile(r"(?:\./)?(?:[^/]+/)?((?:train|dev|test)/(?:high|middle)/[0-9]+\.txt)")
-# Passages in Table 2 of Lai et al. (2017), each of which is one file.
+# From Table 2 of Lai et al. (2017), "passages"; each is one file.
 _RACE_ARTICLES = {
     "train/high": 18728,
     "train/middle": 6409,
@@ -46,7 +44,7 @@ _RACE_ARTICLES = {
     "test/high": 1045,
     "test/middle": 362,
 }
-# Nothing else is a name that the note of a download has; one with a slash or two dots would lead out of the folder.
+# All names in downloaded.json are of this form; one with a slash or two dots would lead out of the folder.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _IN_TOP_FOLDER = re.compile(r"(?:\./)?(?:[^/]+/)?([^/]+)")
 
@@ -58,14 +56,12 @@ class Fetched:
     Attributes:
         url: where it came from; the path if the mirror is a folder.
         size: its bytes.
-        sha256: its SHA-256 in hexadecimal.
-        known: whether that is the official one; False if nobody knows the official one.
+        sha256: its SHA-256 in hexadecimal, which is the official one.
     """
 
     url: str
     size: int
     sha256: str
-    known: bool
 
 
 @dataclass(frozen=True)
@@ -76,8 +72,8 @@ class DownloadReport:
         task: the task's name.
         folder: the folder that holds its files.
         fetched: published files that were fetched; empty if the task was complete already.
-        kept: files that stood in the folder and were kept.
-        changed: published files that are not what an earlier download found.
+        kept: files that were in the folder before, and stayed as they were.
+        changed: published files that are not those of an earlier download.
     """
 
     task: str
@@ -96,7 +92,7 @@ def download(task_or_name: Task | str, data_root: Path | str | None = None, prog
         progress: show progress bars, if there is a terminal.
 
     Raises:
-        BortError: if a file cannot be had, is not the official one, or is no sound archive; existing data are untouched then.
+        BortError: if a file cannot be fetched, is not the official one, or is no sound archive; existing data are untouched then.
         OSError: if the folder cannot be written.
     """
     task = get_task(task_or_name) if isinstance(task_or_name, str) else task_or_name
@@ -114,18 +110,20 @@ def download(task_or_name: Task | str, data_root: Path | str | None = None, prog
 
 
 def is_complete(task: Task) -> bool:
-    """Whether all files of a task are there; in folders of many files, as many as were downloaded or, if none were, as are published.
+    """Whether all files of a task are there.
+
+    A folder of many files must have as many as were downloaded or, if it does not come from a download, as are published.
 
     Raises:
-        BortError: if that cannot be seen, for want of permission or because the note of the download is damaged.
+        BortError: if that cannot be seen, for want of permission or because ``downloaded.json`` is damaged.
     """
     if not all(task.is_present(segment.name) for segment in task.segments):
         return False
-    if not any(segment.parts for segment in task.segments):
+    if not any(segment.subfolders for segment in task.segments):
         return True
     if noted := _read_manifest(task.folder).get("files"):
         return all(_count_files(task.folder / name) >= count for name, count in noted.items())
-    folders = [f"{segment.file}/{part}" for segment in task.segments for part in segment.parts]
+    folders = [f"{segment.file}/{subfolder}" for segment in task.segments for subfolder in segment.subfolders]
     return all(_count_files(task.folder / name) >= _RACE_ARTICLES[name] for name in folders)
 
 
@@ -133,7 +131,7 @@ def changes_since_download(task: Task) -> list[str]:
     """Files and folders of a task that are no longer what was downloaded; none if its folder does not come from a download.
 
     Raises:
-        BortError: if the note of the download is damaged.
+        BortError: if ``downloaded.json`` is damaged.
     """
     folder = task.folder
     contents = _read_manifest(folder).get("contents", {})
@@ -142,7 +140,7 @@ def changes_since_download(task: Task) -> list[str]:
 
 def _download(task: Task, places: list[str], progress: bool) -> DownloadReport:
     folder = task.folder
-    # Left by a process that was killed; nobody else works here while the lock is held.
+    # Left by a killed process: nobody else works here while the lock is held.
     for stale in folder.parent.glob(f".{folder.name}.*.partial"):
         if stale.is_dir() and not stale.is_symlink():
             shutil.rmtree(stale, ignore_errors=True)
@@ -161,7 +159,7 @@ def _download(task: Task, places: list[str], progress: bool) -> DownloadReport:
 
 
 def _fill(task: Task, folder: Path, files: list[Path], url: str) -> None:
-    """Make a task's files of the published ones."""
+    """Make the task's files from the published ones."""
     key = task.folders[0]
     if key == "glue/MRPC":
         train, test, dev_ids = files
@@ -172,7 +170,7 @@ def _fill(task: Task, folder: Path, files: list[Path], url: str) -> None:
         unpack(files[0], folder, _race_file if key == "race" else _file_of(task), called=url)
     for name in _RACE_ARTICLES if key == "race" else [segment.file for segment in task.segments]:
         if not (folder / name).exists():
-            raise BortError(f"{url}: holds no {name}, so it is not {task.name}; {_ELSEWHERE}")
+            raise BortError(f"{url}: holds no {name}, so it is not {task.name}; {ELSEWHERE}")
 
 
 def _race_file(member: str) -> str | None:
@@ -181,7 +179,7 @@ def _race_file(member: str) -> str | None:
 
 
 def _file_of(task: Task) -> Callable[[str], str | None]:
-    """Maps members to the task's files: those of their names at the top of the archive, or in a folder there."""
+    """Maps members of the archive to the task's files, by name: those at its top, or in a folder there."""
     names = {segment.file for segment in task.segments}
 
     def place(member: str) -> str | None:
@@ -194,8 +192,8 @@ def _file_of(task: Task) -> Callable[[str], str | None]:
 def _fetch(source: Source, place: str, folder: Path, scratch: Path, progress: bool) -> Path:
     """A published file on this machine: in ``scratch``, or where the mirror has it."""
     if is_address(place):
-        # A broken download is kept in the folder, and goes on there; only a whole file comes away.
-        fetch(place, folder / f".{source.name}", source.size or _LARGEST, progress)
+        # What a broken download has brought stays in the folder, where the next one resumes; only a whole file leaves it.
+        fetch(place, folder / f".{source.name}", source.size, progress)
         return (folder / f".{source.name}").rename(scratch / source.name)
     if not Path(place).is_file():
         raise BortError(
@@ -206,18 +204,18 @@ def _fetch(source: Source, place: str, folder: Path, scratch: Path, progress: bo
 
 def _checked(source: Source, place: str, file: Path) -> Fetched:
     url = without_credentials(place)
-    size, sha256 = file.stat().st_size, _digest(file)
-    if source.sha256 not in (None, sha256):
+    size, sha256 = file.stat().st_size, file_digest(file)
+    if sha256 != source.sha256:
         with file.open("rb") as opened:
             is_page = opened.read(64).lstrip().lower().startswith((b"<!doctype", b"<html"))
         found = "a web page" if is_page else f"{size} bytes with the SHA-256 {sha256}"
-        raise BortError(f"{url}: {found} where the official file has {source.sha256}; try again, or {_ELSEWHERE}")
-    return Fetched(url, size, sha256, source.sha256 is not None)
+        raise BortError(f"{url}: {found} where the official file has {source.sha256}; try again, or {ELSEWHERE}")
+    return Fetched(url, size, sha256)
 
 
 def _place(unpacked: Path, folder: Path, fetched: list[Fetched]) -> list[str]:
-    """Put files where they belong, with the note of the download; names of those that were there and are kept."""
-    # Made of what was unpacked: what stands in the folder may be something else, and is to be told apart.
+    """Put files where they belong, with the note of the download; returns the names of those that were there before and are kept."""
+    # Of what was unpacked, and not of the folder, where a file that is kept may be another.
     manifest = _manifest(unpacked, fetched)
     if not folder.exists():
         with whole_directory(folder) as whole:
@@ -249,14 +247,14 @@ def _manifest(unpacked: Path, fetched: list[Fetched]) -> str:
 
 
 def _count_files(path: Path) -> int:
-    """Files below a folder, without those that a killed process left half-written; 1 for a file, 0 for what is not there."""
+    """Files below a folder, those left out that a killed process was writing; 1 for a file, 0 for what is not there."""
     if path.is_dir():
         return sum(not name.startswith(".") for _, _, files in os.walk(path) for name in files)
     return int(path.is_file())
 
 
 def _changed_sources(folder: Path, fetched: list[Fetched]) -> list[str]:
-    """Published files whose digest an earlier download noted, and noted as another."""
+    """Published files of which an earlier download noted another digest."""
     before = {Path(record["url"]).name: record["sha256"] for record in _read_manifest(folder).get("fetched", [])}
     return [record.url for record in fetched if before.get(Path(record.url).name, record.sha256) != record.sha256]
 
@@ -278,7 +276,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _is_manifest(value: Any) -> bool:
-    """Whether a JSON value is the note of a download, with names that lead nowhere else."""
+    """Whether a JSON value is the note of a download, and its names lead nowhere else."""
     fields = {"fetched": list, "contents": dict, "files": dict}
     if not isinstance(value, dict) or any(not isinstance(value.get(name), kind) for name, kind in fields.items()):
         return False
@@ -292,21 +290,18 @@ def _is_manifest(value: Any) -> bool:
 
 def _digest(path: Path) -> str:
     """SHA-256 of a file; of a folder, that of the names and digests of all files below it."""
+    if not path.is_dir():
+        return file_digest(path)
     digest = hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.is_file() and not file.name.startswith("."):
-                digest.update(f"{file.relative_to(path)} {_digest(file)}\n".encode())
-        return digest.hexdigest()
-    with path.open("rb") as opened:
-        while portion := opened.read(1 << 20):
-            digest.update(portion)
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and not file.name.startswith("."):
+            digest.update(f"{file.relative_to(path)} {file_digest(file)}\n".encode())
     return digest.hexdigest()
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, which ends with the process however it ends; says so if another process has to be waited for."""
+    """Hold a folder's lock, which the system releases however the process ends; says so if it has to wait for another process."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:

@@ -1,8 +1,8 @@
 """Examples to input ids: ``<s> A </s>`` for one text, ``<s> A </s> B </s>`` for two.
 
-Notable: a pair that is too long is cut at the ends so that both texts keep an equal share of the room; a text shorter than its share
-leaves the rest to the other, and of an odd number of tokens the first text has one more. That cuts the question off a long article of RACE,
-as in the published code; ``keep_question`` cuts the article alone. There are no token types: Bort has none.
+Notable: in a pair that is too long, both texts are cut at the end to an equal share of the room; a text shorter than its share leaves the
+rest to the other, and if the room is odd, the first text has one token more. That cuts the question off a long article of RACE, as in the
+published code; ``keep_question`` cuts the article instead. There are no token types: Bort has none.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from bort.errors import BortError
 from bort.tasks.task import Example
 
 INPUT_FORMAT = 1
-"""Version of the ids that a row becomes: raised whenever they change, so that ids kept from before are not used."""
+"""Version of the ids that a row becomes: raised whenever they change, so that cached ids from before are not used."""
 
 
 class Vocabulary(Protocol):
-    """The special ids that stand around texts."""
+    """The special ids around texts."""
 
     @property
     def bos_id(self) -> int:
@@ -52,10 +52,10 @@ def encode_examples(
         examples: rows with one or two texts each.
         tokenizer: what turns text into ids.
         max_length: most ids of an example, special tokens included.
-        keep_question: cut a text before its ``question_start``, where an example has one, before anything else.
+        keep_question: cut what is before ``question_start``, where an example has one, before anything else.
 
     Returns:
-        One array (T,) int32 an example, with T at most ``max_length``.
+        One array (T,) int32 per example, with T at most ``max_length``.
 
     Raises:
         BortError: if ``max_length`` leaves no room for one token of each text.
@@ -69,7 +69,7 @@ def encode_examples(
     for example in examples:
         texts = [tokens[text] for text in example.texts]
         room = max_length - len(texts) - 1
-        # Only a row that must be cut is taken apart: the ids of all others are those of the whole text.
+        # Only a row that must be cut is taken apart: its parts may have other ids than the whole text.
         if keep_question and example.question_start is not None and sum(map(len, texts)) > room:
             article, question = (parts[part] for part in _parts(example))
             left = room - len(question) - sum(map(len, texts[1:]))

@@ -1,7 +1,7 @@
 """The nine tasks of GLUE and its diagnostic set (Wang et al. 2018), one entry each.
 
-The order of the labels is the published code's: it is the order of a classifier's outputs. RTE here is GLUE's; SuperGLUE has its own
-files under the same name.
+The order of the labels is the published code's: it is the order of a classifier's outputs. RTE here is GLUE's; SuperGLUE has files of its
+own under the same name.
 """
 
 from __future__ import annotations

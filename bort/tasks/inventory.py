@@ -1,4 +1,4 @@
-"""What is there of a task's files: how many rows, against how many were published, and what is wrong with them."""
+"""Reports which of a task's files are present, their rows against the official counts, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MANY_FILES = 1000
 
 @dataclass(frozen=True)
 class SegmentState:
-    """What is there of one segment.
+    """What was found of one segment.
 
     Attributes:
         name: of the segment.
-        path: its file or folder; None if it is not there, or nobody may look.
-        size: how many it has of the segment's unit; None if it is not there, damaged, or too much for a quick look in many files.
-        rows_read: whether every row was read and found in order; False if lines or files were only counted.
+        path: its file or folder; None if it is not there, or looking is not permitted.
+        size: how many of its unit it has; None if it is not there, damaged, or in too many files for a quick look.
+        rows_read: whether every row was read and found in order; False if only lines or files were counted.
         damage: what is wrong with it; None if nothing is.
         notes: what is odd, but can be read.
     """
@@ -39,7 +39,7 @@ def inspect_segment(task: Task, segment_name: str, thorough: bool = False) -> Se
     """Look at one segment's files.
 
     Args:
-        thorough: read every row; otherwise the lines of large files are counted only, and of a folder of many files only the files.
+        thorough: read every row; otherwise only the lines of a large file are counted, and in a folder of many files only the files.
     """
     segment, path = task.segment(segment_name), None
     try:
@@ -48,7 +48,7 @@ def inspect_segment(task: Task, segment_name: str, thorough: bool = False) -> Se
         path = task.path(segment_name)
         files = task.files(segment_name)
         if not thorough and (len(files) > _MANY_FILES or sum(file.stat().st_size for file in files) > _READ_WHOLE):
-            if segment.parts:
+            if segment.subfolders:
                 return SegmentState(segment_name, path, notes=(f"{path}: {len(files)} files, not read",))
             return SegmentState(segment_name, path, _count_lines(path, segment))
         with warnings.catch_warnings(record=True) as caught:
@@ -63,7 +63,7 @@ def inspect_segment(task: Task, segment_name: str, thorough: bool = False) -> Se
 
 
 def _count_lines(path: Path, segment: Segment) -> int:
-    """Lines with rows in a file, its header left out."""
+    """Lines of a file that hold rows: all but the header."""
     lines, last = 0, b"\n"
     with path.open("rb") as file:
         while portion := file.read(1 << 20):

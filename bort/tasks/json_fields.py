@@ -1,8 +1,8 @@
-"""Fields of JSON objects from files that nobody vouches for: each is of the kind it should be, or an error says where it is not.
+"""Typed access to the fields of untrusted JSON objects; a missing or mistyped field is an error that names its place.
 
-Notable: half of a surrogate pair, which JSON can write and no encoding can hold, is refused here rather than by a tokenizer much later, and
-a number is an ``idx`` only if it fits into 63 bits, so that no digits without end are ever converted. ``NaN`` and infinity, which Python
-reads and writes but JSON does not know, are refused.
+Notable: half of a surrogate pair, which JSON can write and no encoding can hold, is refused here rather than by a tokenizer much later. An
+``idx`` must fit into 63 bits, and one written as text is converted only if it is short. ``NaN`` and infinity, which Python reads and writes
+but JSON does not know, are refused.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from bort.errors import BortError
 
 @dataclass(frozen=True)
 class JsonObject:
-    """A JSON object and the place it stands at.
+    """A JSON object, and where it was read.
 
-    Every method raises BortError, beginning with ``where``, if the field is missing or of another kind.
+    Every method raises a BortError that begins with ``where`` if the field is missing or of another type.
 
     Attributes:
         values: its fields.
@@ -37,7 +37,7 @@ class JsonObject:
             BortError: if it is not JSON, or not an object.
         """
         try:
-            values = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+            values = json.loads(text, parse_constant=refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise BortError(f"{where}: not JSON: {error}") from error
         return cls._of(values, where)
@@ -75,7 +75,7 @@ class JsonObject:
         return value
 
     def number(self, name: str) -> int:
-        """A whole number from 0, which may be written as a string."""
+        """A whole number from 0 to 2^63 - 1, which may be written as text of up to 18 digits."""
         value = self.values.get(name)
         if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 18:
             return int(value)
@@ -99,8 +99,19 @@ class JsonObject:
         return [self._of(value, f"{self.where}, {called} {number}") for number, value in enumerate(self.items(name), start=1)]
 
 
-def _no_number(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """For ``parse_constant`` of the json module, which calls it with ``NaN``, ``Infinity`` or ``-Infinity``."""
     raise ValueError(f"{name} is no number")
+
+
+def shown(value: object) -> str:
+    """A value from a file as an error shows it: as JSON in ASCII, so that look-alikes differ, cut where it is long; or what it holds."""
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return f"an object with {', '.join(shown(name) for name in [*value][:4]) or 'nothing'}"
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _finite(digits: str) -> float:

@@ -1,8 +1,8 @@
 """Prediction files, in the form and under the names that the leaderboards ask for.
 
-GLUE takes a table with one row a test row, in order; SuperGLUE takes JSON lines that carry each row's own ``idx``, nested in MultiRC as its
-input is; RACE, which has no format of its own, is written as JSON lines with the letters of an article's questions. A task names its format
-in its entry; a task's files appear whole or not at all.
+GLUE takes a table with one line per test row, in order; SuperGLUE takes JSON lines with each row's own ``idx``, nested in MultiRC as its
+input is; RACE, which has no format of its own, is written as JSON lines with the letters of an article's questions. A task's entry names
+its format. A task's files appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def write_predictions(
 
     Raises:
         BortError: if a score is not finite; names the row.
-        ValueError: if rows and predictions differ in number, a prediction is no class number or a query of ReCoRD has not one answer.
+        ValueError: if rows and predictions differ in number, a prediction is no class number, an id lacks keys that the format nests, or a
+            query of ReCoRD does not have exactly one answer.
     """
     texts: dict[Path, str] = {}
     for segment in task.segments:
@@ -60,21 +61,21 @@ def glue_table(task: Task, examples: Sequence[Example], predictions: np.ndarray)
 
 
 def json_lines(task: Task, examples: Sequence[Example], predictions: np.ndarray) -> str:
-    """Text of a SuperGLUE prediction file: one object a line with the row's own ``idx`` and its label."""
+    """Text of a SuperGLUE prediction file: one object per line with the row's own ``idx`` and its label."""
     pairs = zip(examples, _labels(task, predictions), strict=True)
     return _lines({"idx": example.id, "label": label} for example, label in pairs)
 
 
 def multirc_answers(task: Task, examples: Sequence[Example], predictions: np.ndarray) -> str:
-    """Text of MultiRC's prediction file: one passage a line, with its questions and their answers nested as in the input.
+    """Text of MultiRC's prediction file: one passage per line, with its questions and their answers nested as in the input.
 
     Args:
-        examples: answers; an ``id`` is the ``idx`` of passage, question and answer.
+        examples: answers; an ``id`` holds the ``idx`` of passage, question and answer.
         predictions: (N,) class numbers.
     """
     passages: dict[ExampleId, dict[ExampleId, list[dict[str, Label]]]] = {}
     for example, label in zip(examples, _labels(task, predictions), strict=True):
-        passage, question, answer = _keys(example, 3)
+        passage, question, answer = example.keys
         passages.setdefault(passage, {}).setdefault(question, []).append({"idx": answer, "label": label})
     return _lines(
         {"idx": passage, "passage": {"questions": [{"idx": question, "answers": answers} for question, answers in questions.items()]}}
@@ -83,7 +84,7 @@ def multirc_answers(task: Task, examples: Sequence[Example], predictions: np.nda
 
 
 def record_answers(task: Task, examples: Sequence[Example], predictions: np.ndarray) -> str:
-    """Text of ReCoRD's prediction file: one query a line, with the entity that is chosen for it.
+    """Text of ReCoRD's prediction file: one query per line, with the entity chosen for it.
 
     Args:
         examples: candidates; those of one query share its ``idx`` as ``id``.
@@ -99,26 +100,21 @@ def record_answers(task: Task, examples: Sequence[Example], predictions: np.ndar
 
 
 def race_answers(task: Task, examples: Sequence[Example], predictions: np.ndarray) -> str:
-    """Text of RACE's prediction file: one article a line, with the letters of its questions in order.
+    """Text of RACE's prediction file: one article per line, with the letters of its questions in order.
 
     Args:
-        examples: questions; an ``id`` is the article's own and the question's number, which rises within an article.
+        examples: questions; an ``id`` holds the article's own and the question's number, which rises within an article.
         predictions: (N,) class numbers.
     """
     articles: dict[ExampleId, list[Label]] = {}
     for example, letter in zip(examples, _labels(task, predictions), strict=True):
-        articles.setdefault(_keys(example, 2)[0], []).append(letter)
+        article, _ = example.keys
+        articles.setdefault(article, []).append(letter)
     return _lines({"id": article, "answers": letters} for article, letters in articles.items())
 
 
 def _lines(values: Iterable[Mapping[str, object]]) -> str:
     return "".join(json.dumps(value) + "\n" for value in values)
-
-
-def _keys(example: Example, number: int) -> tuple[int | str, ...]:
-    if not isinstance(example.id, tuple) or len(example.id) != number:
-        raise ValueError(f"line {example.line}: the id {example.id!r} has not {number} parts")
-    return example.id
 
 
 def _labels(task: Task, predictions: np.ndarray) -> list[Label]:

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.stats
 import sklearn.metrics
 
+from bort.tasks.decisions import majority_logits
 from bort.tasks.group_metrics import accuracy_high, accuracy_middle, answer_exact_match, gender_parity, question_exact_match, token_f1
 from bort.tasks.task import Example, Task
 
@@ -67,7 +68,7 @@ Metric = Callable[[Sequence[Example], np.ndarray], float]
 
 
 def _of_rows(metric: Callable[[np.ndarray, np.ndarray], float]) -> Metric:
-    """A metric that asks of a row nothing but its label."""
+    """A metric that needs only the labels of the rows."""
     return lambda examples, predictions: metric(predictions, np.array([example.label for example in examples]))
 
 
@@ -78,7 +79,7 @@ METRICS: dict[str, Metric] = {
     "matthews": _of_rows(matthews),
     "pearson": _of_rows(pearson),
     "spearman": _of_rows(spearman),
-    # MultiRC's F1 over all answers of all questions is no other than that of class 1; the letter tells it from the mean over questions.
+    # MultiRC's F1 over all answers of all questions is that of class 1; the "a" sets it apart from the mean over questions.
     "f1a": _of_rows(f1),
     "question_exact_match": question_exact_match,
     "token_f1": token_f1,
@@ -95,11 +96,11 @@ def score(task: Task, examples: Sequence[Example], predictions: np.ndarray) -> d
 
     Args:
         task: names the metrics.
-        examples: the segment's rows, each with its label.
+        examples: the segment's rows, N of them, each with its label.
         predictions: (N,) class numbers, or scores where the task is a regression.
 
     Raises:
-        ValueError: if they differ in number.
+        ValueError: if examples and predictions differ in number.
     """
     predictions = np.asarray(predictions)
     if predictions.shape != (len(examples),):
@@ -109,24 +110,28 @@ def score(task: Task, examples: Sequence[Example], predictions: np.ndarray) -> d
     return {name: METRICS[name](examples, predictions) for name in task.metrics}
 
 
-def task_score(scores: Mapping[str, Mapping[str, float]]) -> float:
+def task_score(task: Task, scores: Mapping[str, Mapping[str, float]]) -> float:
     """The number a task is judged by: the mean over its metrics, then over its segments (MNLI has two).
 
+    A ``breakdown`` does not count: RACE's score is its accuracy, in which the levels weigh as much as they have questions.
+
     Args:
+        task: says which metrics are a breakdown.
         scores: by segment name, what ``score`` gives.
     """
-    return fmean(fmean(metrics.values()) for metrics in scores.values())
+    return fmean(fmean(value for name, value in metrics.items() if name not in task.breakdown) for metrics in scores.values())
 
 
 def majority_score(task: Task, examples: Sequence[Example]) -> dict[str, float]:
-    """What ``score`` gives a model that answers every row with the commonest class, or the mean score; the floor of a table of results.
+    """What ``score`` gives a model that answers every row with the majority class (or mean score) of these same rows.
+
+    It is the floor of a table of results.
 
     Args:
-        task: names the metrics and decides.
+        task: names the metrics, and decides.
         examples: the segment's rows, each with its label.
     """
     labels = np.array([example.label for example in examples], dtype=np.float64)
     if not len(labels):
         return score(task, examples, labels)
-    answer = np.array([labels.mean()]) if task.is_regression else np.bincount(labels.astype(np.int64), minlength=task.num_classes)
-    return score(task, examples, task.decide(examples, np.tile(answer, (len(labels), 1))))
+    return score(task, examples, task.decide(examples, np.tile(majority_logits(task, labels), (len(labels), 1))))

@@ -1,8 +1,8 @@
-"""GLUE's files of MRPC from those of the Microsoft Research Paraphrase Corpus.
+"""Builds GLUE's three MRPC files from the Microsoft Research Paraphrase Corpus.
 
-GLUE may not publish the corpus; its own script makes the three files of the corpus's two and of a list of the pairs that are the
-development set. SentEval, from where it fetches them, has the sentences tokenised: their words are those of the original corpus, with
-spaces around punctuation, so a model's input ids differ from those of files made of the original.
+GLUE may not publish the corpus; its own script makes the three files from the corpus's two and a list of the pairs that are the
+development set. SentEval's copy, which GLUE's script downloads, is already tokenised (spaces around punctuation), so a model's input ids
+differ from those of files made from the original.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ def write_mrpc(train: Path, test: Path, dev_ids: Path, folder: Path) -> None:
     """Write ``train.tsv``, ``dev.tsv`` and ``test.tsv``.
 
     Args:
-        train: ``msr_paraphrase_train.txt``: a header, then label, two ids and two sentences a line.
+        train: ``msr_paraphrase_train.txt``: a header, then lines of label, two ids and two sentences.
         test: ``msr_paraphrase_test.txt``, likewise.
-        dev_ids: two ids a line, the pairs of the training file that go to ``dev.tsv``.
+        dev_ids: lines of two ids, the pairs of the training file that go to ``dev.tsv``.
         folder: where the files go.
 
     Raises:
-        BortError: if a line is not laid out so, or a pair of the development set is not in the training file; names the file and the line.
+        BortError: if a line is laid out otherwise, or a pair of the development set is not in the training file; names the file and the
+            line.
     """
     pairs = {tuple(line.split(b"\t")): number for number, line in _lines(dev_ids)}
     rows = _lines(train)

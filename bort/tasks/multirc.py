@@ -1,7 +1,7 @@
-"""MultiRC (Khashabi et al. 2018): a passage, questions about it, and answers of which any number may be right; one row an answer.
+"""MultiRC (Khashabi et al. 2018): a passage, questions about it, and answers of which any number may be right; one row per answer.
 
-Notable: the published reader asks for fields of an older release and fails on SuperGLUE's; this one reads both writings of a passage, plain
-and with its sentences marked up, to the same text.
+Notable: the published reader asks for fields of an older release and fails on SuperGLUE's; this one reads a passage to the same text
+whether it is plain or has its sentences marked up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TAG = re.compile(r"</?[bipu]>")
 def plain_passage(text: str) -> str:
     """A passage without its tags: ``<b>Sent 1: </b>Tea.<br><b>Sent 2: </b>Milk.<br>`` becomes ``Tea. Milk.``.
 
-    A line break becomes one space, for nothing else parts two sentences; a text without tags stays as it is.
+    A line break becomes a space, since nothing else separates two sentences; a text without tags stays as it is.
     """
     if "<" not in text:
         return text
@@ -33,10 +33,10 @@ def plain_passage(text: str) -> str:
 
 @dataclass(frozen=True)
 class Passages:
-    """MultiRC's files: one passage a line, with ``questions``, each with ``answers``."""
+    """MultiRC's files: one passage per line, with ``questions``, each with ``answers``."""
 
     def rows(self, path: Path, labelled: bool) -> Iterator[Row]:
-        """As ``Layout.rows``; one row an answer, its ``id`` the ``idx`` of passage, question and answer."""
+        """As ``Layout.rows``; one row per answer, its ``id`` the ``idx`` of passage, question and answer."""
         lines_of_passages: dict[int, str] = {}
         for line, text in read_lines(path):
             row = JsonObject.parse(text, f"{path}, line {line}")

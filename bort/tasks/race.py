@@ -1,8 +1,8 @@
-"""RACE (Lai et al. 2017): reading comprehension from English exams of high and middle schools, one file an article, one row a question.
+"""RACE (Lai et al. 2017): reading comprehension from English exams of high and middle schools, one file per article, one row per question.
 
-Notable: a row is a text of article and question, a text of the four options, and a class an option, as in the published code; the
-literal text ``</sep>`` stands between options. An article can be longer than a model reads, and cutting the end of the first text cuts
-the question, so a row knows where its question begins (``keep_question`` in bort/tasks/encoding.py).
+Notable: a row has two texts, article and question in the first and the four options in the second, with the literal ``</sep>`` between
+them, and one class per option, as in the published code. An article can be longer than a model reads, and cutting the end of the first text
+would cut the question, so a row knows where its question begins (``keep_question`` in bort/tasks/encoding.py).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Article:
     """One of RACE's files: a JSON object with an article, and questions, options and answers in lists of equal length."""
 
     def rows(self, path: Path, labelled: bool) -> Iterator[Row]:
-        """As ``Layout.rows``; one row a question, its ``id`` the article's own and the question's number from 0.
+        """As ``Layout.rows``; one row per question, its ``id`` the article's own and the question's number from 0.
 
-        Two articles of the published training set are said to have no question; such a one has no rows.
+        An article without questions, as two of the published training set are said to be, has no rows.
         """
         article = JsonObject.parse(_read(path), str(path))
         article_id = article.text("id")
-        # The level that a question's accuracy is counted under is known by its id alone.
+        # The metrics of the levels know a question's level by its id alone.
         if not article_id.startswith(path.parent.name):
             raise BortError(f"{path}: the id {json.dumps(article_id[:40])} does not begin with the name of the folder, {path.parent.name}")
         text, questions, options = article.text("article"), article.texts("questions"), article.items("options")
@@ -64,25 +64,26 @@ def _read(path: Path) -> str:
         raise BortError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def _task(name: str, levels: tuple[str, ...], sizes: tuple[int, int, int], metrics: tuple[str, ...]) -> Task:
+def _task(name: str, levels: tuple[str, ...], sizes: tuple[int, int, int], breakdown: tuple[str, ...] = ()) -> Task:
     train, dev, test = sizes
     return Task(
         name=name,
         benchmark="RACE",
         folders=("race",),
         segments=(
-            Segment("train", "train", Article(), train, unit="questions", parts=levels),
-            Segment("dev", "dev", Article(), dev, unit="questions", parts=levels),
-            Segment("test", "test", Article(), test, f"{name}.jsonl", unit="questions", parts=levels),
+            Segment("train", "train", Article(), train, unit="questions", subfolders=levels),
+            Segment("dev", "dev", Article(), dev, unit="questions", subfolders=levels),
+            Segment("test", "test", Article(), test, f"{name}.jsonl", unit="questions", subfolders=levels),
         ),
         labels=OPTIONS,
-        metrics=metrics,
+        metrics=("accuracy", *breakdown),
+        breakdown=breakdown,
         prediction_format=race_answers,
     )
 
 
 RACE = (
-    _task("RACE-H", ("high",), (62445, 3451, 3498), ("accuracy",)),
-    _task("RACE-M", ("middle",), (25421, 1436, 1436), ("accuracy",)),
-    _task("RACE", ("high", "middle"), (87866, 4887, 4934), ("accuracy", "accuracy_high", "accuracy_middle")),
+    _task("RACE-H", ("high",), (62445, 3451, 3498)),
+    _task("RACE-M", ("middle",), (25421, 1436, 1436)),
+    _task("RACE", ("high", "middle"), (87866, 4887, 4934), ("accuracy_high", "accuracy_middle")),
 )

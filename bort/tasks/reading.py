@@ -1,9 +1,9 @@
-"""Benchmark files to raw rows: tab-separated tables and JSON lines, as the benchmarks publish them.
+"""Reads benchmark files into raw rows: tab-separated tables and JSON lines, as the benchmarks publish them.
 
 Notable: a table's cell is what stands between two tabs, quotes included (``csv.QUOTE_NONE``), and a line ends at a line feed alone, so a
-quotation mark or a stray separator inside a sentence never moves a row. Columns are found by their name in the header, where the files
-agree: MNLI's label is column 11 of the training file and column 15 of the development files. Everything that is wrong with a file is an
-error that names the file and the line.
+quotation mark or a stray separator inside a sentence never shifts a row. Columns are found by their names in the header: MNLI's label, for
+one, is column 11 of the training file and column 15 of the development files. Everything that is wrong with a file is an error that names
+the file and the line.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from bort.errors import BortError
 from bort.tasks.json_fields import JsonObject
 
 ExampleId = int | str | tuple[int | str, ...]
-"""What a leaderboard calls a row; where its file nests them, the keys from the outermost in: MultiRC's (passage, question, answer)."""
+"""What a leaderboard calls a row; where its file nests rows, their keys, the outermost first: MultiRC's (passage, question, answer)."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row before its label is understood.
+    """One row, its label still as the file has it.
 
     Attributes:
         line: line of the file, from 1.
@@ -51,7 +51,7 @@ class Layout(Protocol):
         """Rows of ``path`` in order; ``labelled`` says whether every row must have a label.
 
         Raises:
-            BortError: if the file cannot be read or is not laid out so; names the file and the line.
+            BortError: if the file cannot be read or is laid out otherwise; names the file and the line.
         """
 
 
@@ -63,7 +63,7 @@ class Table:
         texts: names of the columns that hold the texts.
         label: name of the column that holds the label.
         header: names of all columns where the file does not begin with them.
-        skip_short: leave out rows that end before the last column needed, and warn with their number; otherwise they are errors.
+        skip_short: leave out rows that end before the last column needed, with a warning of how many; otherwise they are errors.
     """
 
     texts: tuple[str, ...]
@@ -88,7 +88,7 @@ class Table:
         for line, text in lines:
             cells = text.split("\t")
             if len(cells) > len(header):
-                # What stands behind a tab within a text would be lost, or taken for the next column.
+                # What follows a tab within a text would be lost, or taken for the next column.
                 raise BortError(f"{path}, line {line}: {len(cells)} columns where there are {len(header)}; a text can hold no tab")
             if len(cells) >= width:
                 label = None if label_column is None else cells[label_column]
@@ -108,11 +108,11 @@ def _as_they_are(*texts: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class JsonLines:
-    """A file with one JSON object a line, each with an ``idx`` and, where it is labelled, a ``label``.
+    """A file with one JSON object per line, each with an ``idx`` and, where it is labelled, a ``label``.
 
     Args:
         fields: names of the fields that hold text; ``target.span1_text`` is a field of the object in ``target``.
-        compose: makes the texts a model reads of the fields' values, in the order of ``fields``; a BortError of its own need not say where.
+        compose: makes the texts that a model reads from the values of ``fields``, in their order; its BortErrors need not say where.
     """
 
     fields: tuple[str, ...]
@@ -139,7 +139,7 @@ class JsonLines:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (number from 1, text) of every line, without byte-order mark, line end, and blank lines at the end of the file.
+    """Yield (number from 1, text) of every line, without byte-order mark, line ends and blank lines at the end of the file.
 
     Raises:
         BortError: if the file cannot be read, is not UTF-8 or has a blank line between rows.

@@ -1,7 +1,7 @@
-"""ReCoRD (Zhang et al. 2018): a news text, and a sentence about it with an entity of the text left out; one row a candidate.
+"""ReCoRD (Zhang et al. 2018): a news text, and a sentence about it with an entity of the text left out; one row per candidate.
 
-Notable: the published code balances every segment, so it never shows a model all the wrong candidates that the leaderboard asks about. Here
-training rows alone are balanced, and a model is judged on all candidates.
+Notable: the published code balances the candidates of every segment, so a model never meets all the wrong ones that the leaderboard asks
+about. Here only the training rows are balanced, and a model is judged on all candidates.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from bort.tasks.reading import Row, read_lines
 
 @dataclass(frozen=True)
 class Queries:
-    """ReCoRD's files: one news text a line, with ``qas``, its queries, and the places of its entities.
+    """ReCoRD's files: one news text per line, with ``qas``, its queries, and the places of its entities.
 
     Args:
-        balanced: give as many wrong candidates as right ones, as training does, and not all of them.
+        balanced: give as many wrong candidates as right ones, for training, and not all of them.
     """
 
     balanced: bool = False
 
     def rows(self, path: Path, labelled: bool) -> Iterator[Row]:
-        """As ``Layout.rows``; one row a candidate, its ``id`` the query's ``idx``, its label whether it is among the query's answers."""
+        """As ``Layout.rows``; one row per candidate, its ``id`` the query's ``idx``, its label whether it is among the query's answers."""
         for line, text in read_lines(path):
             row = JsonObject.parse(text, f"{path}, line {line}")
             passage = row.child("passage")
@@ -61,7 +61,7 @@ def _entity(place: JsonObject, text: str) -> str:
 
 
 def _balanced(entities: Sequence[str], answers: Sequence[str]) -> list[str]:
-    """Right and wrong candidates in turn, as many of one as of the other; all right ones and then all wrong ones if fewer are wrong.
+    """Right and wrong candidates in turn, equally many; all right ones and then all wrong ones if fewer are wrong.
 
     The rule is the published code's.
     """

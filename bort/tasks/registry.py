@@ -1,8 +1,7 @@
 """Tasks by name, and which of them one model can label.
 
-A name is found whatever its case, hyphens and underscores; a task also answers to the names of its folders (``superglue_cb``, ``glue_sst``)
-and to the short forms of the published code (``SST``, ``STS``). ``RTE`` is GLUE's; SuperGLUE's is ``SuperGLUE-RTE``. ``RACE`` is both its
-levels.
+Case, hyphens and underscores do not matter in a name. A task is also found by the names of its folders (``superglue_cb``, ``glue_sst``) and
+by short forms such as ``SST`` and ``RACE-high``. ``RTE`` is GLUE's; SuperGLUE's is ``SuperGLUE-RTE``. ``RACE`` is both its levels.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ TASKS: tuple[Task, ...] = (*GLUE, *SUPERGLUE, *RACE)
 
 _SHORT_FORMS = {"SST": "SST-2", "STS": "STS-B", "RACE-high": "RACE-H", "RACE-middle": "RACE-M"}
 
-_ALIKE = (frozenset({"RTE", "SuperGLUE-RTE"}), frozenset({"RACE", "RACE-H", "RACE-M"}))
-"""Tasks that put the same question to the same kind of texts, and number the answers alike."""
+_INTERCHANGEABLE = (frozenset({"RTE", "SuperGLUE-RTE"}), frozenset({"RACE", "RACE-H", "RACE-M"}))
+"""Groups of tasks of one kind with the same classes, so that a model of one labels the others."""
 
 
 def _key(name: str) -> str:
@@ -44,7 +43,7 @@ def get_task(name: str, data_root: Path | str | None = None) -> Task:
         data_root: folder that holds the benchmarks' folders; None for ``$MXNET_HOME/datasets``, else ``~/.mxnet/datasets``.
 
     Raises:
-        BortError: if there is no such task; lists those there are.
+        BortError: if there is no such task; lists those that there are.
     """
     task = _BY_KEY.get(_key(name))
     if task is None:
@@ -53,14 +52,14 @@ def get_task(name: str, data_root: Path | str | None = None) -> Task:
 
 
 def diagnostic_tasks(task: Task) -> list[Task]:
-    """Sets without training rows that a model of ``task`` labels too, under the same data root."""
+    """The sets without training rows that a model of ``task`` labels too, under the same data root."""
     return [get_task(other.name, task.data_root) for other in TASKS if other.predicted_by == task.name]
 
 
 def can_label(trained: Task, other: Task) -> bool:
-    """Whether a model of ``trained`` answers the rows of ``other``: it is the same task, one alike, or a diagnostic set of either.
+    """Whether a model of ``trained`` can label the rows of ``other``: the same task, an interchangeable one, or a diagnostic set of either.
 
-    RTE is the same in both benchmarks, and a model of either level of RACE answers the other.
+    RTE is the same task in both benchmarks, and a model of one level of RACE labels the other level too.
     """
     asked = other.predicted_by or other.name
-    return trained.name in (asked, other.name) or any({asked, trained.name} <= alike for alike in _ALIKE)
+    return trained.name in (asked, other.name) or any({asked, trained.name} <= group for group in _INTERCHANGEABLE)

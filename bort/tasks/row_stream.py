@@ -1,8 +1,8 @@
 """Rows from a file or a pipe that may never end: tab-separated texts or JSON lines, as examples with the ids they came with.
 
-Notable: rows are handed on in groups of what has arrived, so that a pipe that trickles is answered at once, and one that pours is answered
-in large batches; memory depends on the largest group and not on the length of the input. Blank lines wait for a row to follow: at the
-end of the input they are none, as in the tasks' own files. A row is answered for itself, also where those files hold several in one line.
+Notable: rows come in groups of what has arrived, so that a slow pipe is answered at once and a fast one in large batches; memory depends on
+the largest group and not on the length of the input. Blank lines at the end are ignored; one between rows is an empty text (the tasks' own
+files refuse it). Every row is labelled on its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BLOCK = 2**20
 _LONGEST_ROW = 2**24
 _MOST_ROWS = 2**18
 _ID_FIELDS = ("idx", "id", "index")
-_ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".tsv": "tsv", ".txt": "tsv"}
+_ENDINGS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".tsv": "tsv"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class StreamedRow:
     """One row to label.
 
     Attributes:
-        id: what the row calls itself, any JSON value; its number from 0 where it has no name.
+        id: the row's own ``idx``, ``id`` or ``index``, any JSON value; its number from 0 where it has none.
         example: its texts.
     """
 
@@ -39,7 +39,7 @@ class StreamedRow:
 
 
 def row_format(name: str, first_bytes: bytes) -> str:
-    """``tsv`` or ``jsonl``: by a file's ending, else by whether the first row begins like a JSON object.
+    """``tsv`` or ``jsonl``: by the file's ending or, where that says neither, by whether the first row begins like a JSON object.
 
     Args:
         name: the file's name, or that of a stream.
@@ -92,7 +92,7 @@ def read_rows(descriptor: int, name: str, task: Task, form: str = "auto") -> Ite
 
 
 def _arriving_lines(descriptor: int, name: str) -> Iterator[tuple[list[bytes], int]]:
-    """Yield the whole lines of each block that a read returns, and the bytes read since the last yield; the last line may lack its end."""
+    """Yield the whole lines of each block that a read returns, and the bytes read since the last yield; the last line may be unended."""
     rest, size, count = b"", 0, 0
     # A read returns what a pipe holds, and waits only where it holds nothing.
     while block := os.read(descriptor, _BLOCK):
@@ -133,7 +133,7 @@ def _json_row(text: str, where: str, task: Task, number: int) -> StreamedRow:
 
 
 def _texts(row: JsonObject, task: Task) -> tuple[str, ...]:
-    """The texts under general names, else composed of the task's own fields as its files are."""
+    """The texts under general names or, without those, under the names of the task's own files."""
     general = ("text1", "text2") if task.is_pair else ("text",)
     if any(name in row.values for name in general):
         return tuple(row.text(name) for name in general)

@@ -1,8 +1,8 @@
 """Where the benchmarks publish their files, and the digests by which an official file is known.
 
-Sizes and digests are those that Hugging Face ``datasets`` noted when it fetched the same addresses (its ``dataset_infos.json`` of glue and
-race, its ``checksums.txt`` of super_glue); for those of GLUE's files that TensorFlow Datasets lists too, both agree. They were
-copied from there and not computed here: this table was written without a way to the published addresses.
+Sizes and digests are those recorded by Hugging Face ``datasets`` for the same addresses (its ``dataset_infos.json`` of glue and race, its
+``checksums.txt`` of super_glue); those of GLUE's files that TensorFlow Datasets lists too agree with it. Downloads from the official hosts
+have not been tested.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 
 from bort.errors import BortError
 
+ELSEWHERE = "name another place with BORT_DATA_MIRROR"
+"""What to do about a place that does not have the official file."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -22,13 +25,13 @@ class Source:
 
     Attributes:
         url: where it is published.
-        size: its bytes; None if unknown.
-        sha256: its SHA-256 in hexadecimal; None if unknown.
+        size: its bytes.
+        sha256: its SHA-256 in hexadecimal.
     """
 
     url: str
-    size: int | None = None
-    sha256: str | None = None
+    size: int
+    sha256: str
 
     @property
     def name(self) -> str:
@@ -75,7 +78,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
         ),
     ),
 }
-"""The files that each official folder under the data root is made of."""
+"""The published files of each official folder under the data root."""
 
 
 def is_address(place: str) -> bool:
@@ -84,7 +87,7 @@ def is_address(place: str) -> bool:
 
 
 def place_of(source: Source) -> str:
-    """Where a published file is to be had: its address, or what stands for it in the mirror, an address or a path.
+    """Where to get a published file: its address or, with ``BORT_DATA_MIRROR``, an address or a path in the mirror.
 
     Raises:
         BortError: if ``BORT_DATA_MIRROR`` is neither an http or https address nor a path.
@@ -102,7 +105,7 @@ def place_of(source: Source) -> str:
     except ValueError:
         fits = False
     if not fits:
-        # What stands before the @ may be a password.
+        # There may be a password before the @.
         shown = re.sub("//.*@", "//", mirror)
         raise BortError(f"BORT_DATA_MIRROR is {shown}; give an http or https address, or a folder, with the published paths below it")
     return f"{scheme.lower()}://{rest.rstrip('/')}{path}"

@@ -1,8 +1,8 @@
-"""A benchmark's prediction files, gathered, judged and packed for its leaderboard.
+"""Gathers, checks and packs a benchmark's prediction files for its leaderboard.
 
-Notable: everything that is wrong or missing is found at once and handed back as values; a zip is written of the bytes that were judged, and
+Notable: everything that is wrong or missing is found at once and returned as values; a zip is made of the very bytes that were checked, and
 only if nothing is wrong. The same files make the same zip: names are sorted and dates fixed. Where ``fill_majority`` completes a partial
-submission, the zip holds no word of it, because a leaderboard may refuse a file it does not know; ``FILLED.txt`` beside the zip says so.
+submission, the zip does not say so, because a leaderboard may refuse a file it does not know; ``FILLED.txt`` beside the zip does.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ from bort.tasks.task import Example, Segment, Task
 
 NOTE = "FILLED.txt"
 
+_OFFICIAL = "put the official file there"
+
 # RACE has one file for both of its levels, or one for each.
 _WHOLE, _LEVELS = "RACE.jsonl", ("RACE-H.jsonl", "RACE-M.jsonl")
 
 
 @dataclass
 class Submission:
-    """What would be handed in.
+    """What would be submitted.
 
     Attributes:
         benchmark: ``GLUE``, ``SuperGLUE`` or ``RACE``.
         files: contents of the prediction files that are as they should be, by name.
-        filled: those of them that no model made, and the answer that they hold instead.
+        filled: those of them that no model made, by name, and the answer that they hold instead.
         problems: everything that is wrong or missing; a submission without any is complete.
         notices: what a leaderboard would object to although the files fit the data at hand.
     """
@@ -47,13 +49,13 @@ class Submission:
 
 
 def check_submission(benchmark: str, folder: Path | str, data_root: Path | str | None = None, fill_majority: bool = False) -> Submission:
-    """Gather a benchmark's prediction files and judge them against its test files.
+    """Gather a benchmark's prediction files and check them against its test files.
 
     Args:
         benchmark: its name, whatever the case.
         folder: holds the files, or runs that do, as ``find_prediction_files`` looks for them.
         data_root: as in ``get_task``.
-        fill_majority: put what the commonest class of the training file would predict in the place of a missing file.
+        fill_majority: in place of a missing file, answer every row with the majority class of the training file.
 
     Raises:
         BortError: if there is no such benchmark, or ``folder`` is no folder.
@@ -80,9 +82,9 @@ def check_submission(benchmark: str, folder: Path | str, data_root: Path | str |
 
 
 def write_submission(submission: Submission, path: Path | str) -> None:
-    """Write the zip, its files at the top, and say in ``FILLED.txt`` beside it what in it no model has made.
+    """Write the zip, with the files at its top, and say in ``FILLED.txt`` beside it which of them no model has made.
 
-    The note has a line for each filled file of each zip in the folder: a second benchmark's zip does not wipe out what the first's says.
+    ``FILLED.txt`` has a line for each filled file of each zip in the folder: a second zip does not wipe out the lines of the first.
 
     Raises:
         BortError: if the submission has problems.
@@ -97,13 +99,13 @@ def write_submission(submission: Submission, path: Path | str) -> None:
                 entry.create_system = 3
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, contents, zipfile.ZIP_DEFLATED, compresslevel=9)
-        # The note is never behind the zip: what is filled now comes before the zip does, and what was filled in an older one goes after.
+        # The note is never behind the zip: lines are added before the zip appears, and those of an older zip are removed after.
         _write_note(path, submission.filled, keep_old=True)
     _write_note(path, submission.filled, keep_old=False)
 
 
 def _wanted_files(tasks: Sequence[Task], places: Mapping[str, Sequence[Path]], problems: list[Problem]) -> dict[str, tuple[Task, Segment]]:
-    """Names of the files that make a submission, and what they answer."""
+    """Names of the files that make a submission, and the segments that they answer."""
     wanted = {
         segment.leaderboard_file: (task, segment) for task in tasks for segment in task.segments if segment.leaderboard_file is not None
     }
@@ -133,22 +135,19 @@ def _fill(submission: Submission, task: Task, segment: Segment, name: str) -> No
         try:
             submission.files[name], submission.filled[name] = majority_file(task, examples)
         except BortError as error:
-            source = task.predicted_by or task.name
-            submission.problems.append(
-                Problem(name, None, f"cannot be filled without the training file: {error}", f"fetch it: bort tasks download {source}")
-            )
+            submission.problems.append(Problem(name, None, f"cannot be filled without the training file: {error}", _OFFICIAL))
 
 
 def _test_rows(submission: Submission, task: Task, segment: Segment, name: str) -> list[Example] | None:
-    """The rows a file answers, with a notice if they are not all; None, and a problem, if they cannot be read."""
+    """The rows that a file answers, with a notice if they are not as many as published; None, and a problem, if they cannot be read."""
     try:
         with warnings.catch_warnings():
-            # The notice says the same, and of a sample too.
+            # The notice below says the same, and speaks of samples too.
             warnings.simplefilter("ignore")
             examples = task.examples(segment.name)
     except BortError as error:
-        what = f"cannot be judged without the test file: {error}"
-        submission.problems.append(Problem(name, None, what, f"fetch it: bort tasks download {task.name}"))
+        what = f"cannot be checked without the test file: {error}"
+        submission.problems.append(Problem(name, None, what, _OFFICIAL))
         return None
     size = segment.size(examples)
     if size != segment.official_size:
@@ -163,7 +162,7 @@ def _test_rows(submission: Submission, task: Task, segment: Segment, name: str) 
 def _write_note(path: Path, filled: Mapping[str, str], keep_old: bool) -> None:
     note = path.parent / NOTE
     old = note.read_text("utf-8", errors="replace").splitlines() if note.is_file() else []
-    # A line of its own for each, whatever the name of the zip holds.
+    # A name with a line end in it must not make two lines.
     zip_name = on_one_line(path.name)
     new = [f"{zip_name}: {name}: no model's predictions; every answer is {answer}" for name, answer in filled.items()]
     kept = [line for line in old if line not in new and (keep_old or not line.startswith(f"{zip_name}: "))]

@@ -1,7 +1,7 @@
-"""What one line of a prediction file may say: the label, passage, entity or letters that answer its rows of the test file.
+"""Checks the answer on one line of a prediction file: a label, a passage's answers, an entity or letters.
 
-Every judge takes the task, the rows that the line answers (none where the line answers no row of the test file) and the value on the line,
-which may be anything that JSON can write; it yields what is wrong, and the remedy.
+Every judge takes the task, the rows that the line answers (none where the test file has no such rows) and the value on the line, which may
+be anything that JSON can write; it yields what is wrong, and the remedy.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
+from bort.tasks.json_fields import shown
 from bort.tasks.task import Example, Task
 
 Judge = Callable[[Task, Sequence[Example], Any], Iterator[tuple[str, str]]]
@@ -35,7 +36,7 @@ def judge_passage(task: Task, rows: Sequence[Example], value: Any) -> Iterator[t
     """MultiRC's passage: all its questions with all their answers, nested and numbered as in the test file."""
     wanted: dict[int | str, list[int | str]] = {}
     for row in rows:
-        _, question_id, answer_id = keys(row)
+        _, question_id, answer_id = row.keys
         wanted.setdefault(question_id, []).append(answer_id)
     questions = _children(value, ("questions",), "questions")
     if questions is None:
@@ -84,7 +85,7 @@ def judge_letters(task: Task, rows: Sequence[Example], value: Any) -> Iterator[t
         yield f"the answers are {shown(value)}", "write a list of letters"
         return
     if rows and len(value) != len(rows):
-        yield f"{len(value)} answers to {len(rows)} questions", "write one letter a question"
+        yield f"{len(value)} answers to {len(rows)} questions", "write one letter per question"
     for number, letter in enumerate(value, start=1):
         if not _is_answer(task, letter):
             yield f"answer {number} is {shown(letter)}", f"write {_answers(task)}"
@@ -104,16 +105,11 @@ def _answers(task: Task, written: Callable[[object], str] = json.dumps) -> str:
     return "one of " + ", ".join(written(label) for label in task.leaderboard_labels)
 
 
-def keys(example: Example) -> tuple[int | str, ...]:
-    """What the leaderboard calls a row, from the outermost name in."""
-    return example.id if isinstance(example.id, tuple) else (example.id,)
-
-
 def differences(found: Sequence[Hashable], wanted: Sequence[Hashable], called: str) -> Iterator[tuple[int | None, str]]:
-    """What sets two sequences of keys apart: keys that are unknown, there again or missing, or else the first one out of order.
+    """How two sequences of keys differ: keys that are unknown, repeated or missing or, if there are none, the first one out of order.
 
     Args:
-        found: keys as a file has them; None for one that could not be read, which stands for any.
+        found: keys as a file has them; None for one that could not be read, and may be any.
         wanted: keys as they should be, each once.
         called: what a key is called.
 
@@ -146,16 +142,6 @@ def fault(value: object, fields: tuple[str, ...]) -> str | None:
     if missing:
         return f'no field "{missing[0]}"'
     return f"a field {shown(extra[0])} too many" if extra else None
-
-
-def shown(value: object) -> str:
-    """A value as JSON writes it, in ASCII, so that nothing in it can steer a terminal, and cut where it is long."""
-    if isinstance(value, list):
-        return f"a list of {len(value)}"
-    if isinstance(value, dict):
-        return f"an object with {', '.join(shown(name) for name in [*value][:4]) or 'nothing'}"
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _children(value: object, fields: tuple[str, ...], name: str) -> list[Any] | None:

@@ -1,10 +1,10 @@
-"""Whether a prediction file is one its leaderboard will take, judged against the rows of the test file.
+"""Checks that a leaderboard will take a prediction file, against the rows of the test file.
 
-Notable: how forgiving a leaderboard's own reader is, nobody outside knows. A file refused here costs a correction and a file refused there
-one of a few submissions a month, so a file passes only as bort/tasks/leaderboard.py would write it: UTF-8 without a byte-order mark, line
+Notable: how strict a leaderboard's own reader is, nobody outside knows. A file refused here costs a correction; a file refused there costs
+one of a few submissions per month. So a file passes only as bort/tasks/leaderboard.py would write it: UTF-8 without a byte-order mark, line
 feeds, no blank lines, these fields and no others, every row in the order of the test file, scores as ``0.979`` and not ``00.979``. Only the
-last line feed may be missing, and JSON's own freedoms remain: space between its signs, the order of fields, escapes in a text. Files come
-from anywhere, so their size is bounded, and JSON with a key twice, NaN or nesting without end is refused as what it is.
+last line feed may be missing, and JSON's own freedoms remain: white space between tokens, the order of fields, escapes in texts. Files
+come from anywhere, so their size is bounded, and JSON with a repeated key, NaN or endless nesting is refused.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from bort.errors import on_one_line
+from bort.tasks.json_fields import refuse_constant, shown
 from bort.tasks.leaderboard import glue_table, json_lines, multirc_answers, race_answers, record_answers
 from bort.tasks.submission_answers import (
     IN_ORDER,
@@ -27,13 +28,11 @@ from bort.tasks.submission_answers import (
     judge_label,
     judge_letters,
     judge_passage,
-    keys,
-    shown,
 )
 from bort.tasks.task import Example, Task
 
 MAX_FILE_BYTES = 16 * 2**20
-"""More than four times the largest file there is, QQP's."""
+"""More than four times the largest prediction file, QQP's."""
 _MAX_LINE_BYTES = 2**20
 _MOST_PROBLEMS = 20
 _PLAIN_TEXT = "write the file as UTF-8 without a byte-order mark, lines ending in a line feed"
@@ -63,7 +62,7 @@ class Problem:
 
 @dataclass
 class _Findings:
-    """The problems of one file: the first of them, and how many follow."""
+    """The problems of one file: the first ones, and how many follow."""
 
     file: str
     problems: list[Problem] = field(default_factory=list)
@@ -78,7 +77,7 @@ class _Findings:
 
 @dataclass(frozen=True)
 class _Form:
-    """A form of JSON lines: the fields that name what a line answers and that hold the answer."""
+    """A form of JSON lines: the field that names what a line answers, the field of the answer, and the judge of the answer."""
 
     key: str
     value: str
@@ -96,7 +95,7 @@ _FORMS: Mapping[Callable[[Task, Sequence[Example], Any], str], _Form] = {
 def check_predictions(task: Task, examples: Sequence[Example], contents: bytes, file: str) -> list[Problem]:
     """What is wrong with a prediction file; empty if nothing is.
 
-    A file with more than twenty problems has the first twenty and a count of the others.
+    Of a file with more than twenty problems, the first twenty and a count of the others are returned.
 
     Args:
         task: whose predictions they are.
@@ -109,7 +108,7 @@ def check_predictions(task: Task, examples: Sequence[Example], contents: bytes, 
         _check_table(task, examples, contents, findings)
     else:
         _check_json_lines(task, examples, contents, _FORMS[task.prediction_format], findings)
-    rest = [Problem(file, None, f"{findings.more} more problems", "mend those above first")] if findings.more else []
+    rest = [Problem(file, None, f"{findings.more} more problems", "fix those above first")] if findings.more else []
     return findings.problems + rest
 
 
@@ -135,7 +134,7 @@ def _check_table(task: Task, examples: Sequence[Example], contents: bytes, findi
 def _check_json_lines(task: Task, examples: Sequence[Example], contents: bytes, form: _Form, findings: _Findings) -> None:
     answered: dict[int | str, list[Example]] = {}
     for example in examples:
-        answered.setdefault(keys(example)[0], []).append(example)
+        answered.setdefault(example.keys[0], []).append(example)
     kind = type(next(iter(answered)))
     lines = _lines(contents, len(answered), findings)
     found: list[int | str | None] = []
@@ -157,7 +156,7 @@ def _check_json_lines(task: Task, examples: Sequence[Example], contents: bytes, 
 def _parse(line: str, number: int, form: _Form, findings: _Findings) -> dict[str, Any] | None:
     """The object on a line, if it has the form's fields and no others."""
     try:
-        values = json.loads(line, object_pairs_hook=_with_keys_once, parse_constant=_no_number)
+        values = json.loads(line, object_pairs_hook=_with_keys_once, parse_constant=refuse_constant)
         reason = fault(values, (form.key, form.value))
     except json.JSONDecodeError as error:
         reason = f"not JSON: {error.msg} at character {error.pos + 1}"
@@ -176,12 +175,8 @@ def _with_keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
-
-
 def _lines(contents: bytes, wanted: int, findings: _Findings) -> list[tuple[int, str | None]]:
-    """Number and text of every line that is not blank, None for one that cannot be read; none at all if reading on would be in vain."""
+    """Number and text of every line that is not blank, None for a text that cannot be read; no lines at all if the file is hopeless."""
     if len(contents) > MAX_FILE_BYTES:
         findings.add(None, f"larger than {MAX_FILE_BYTES >> 20} MiB", "no prediction file is; write it again with bort predict")
         return []
@@ -189,7 +184,7 @@ def _lines(contents: bytes, wanted: int, findings: _Findings) -> list[tuple[int,
         findings.add(1, "a byte-order mark", _PLAIN_TEXT)
         contents = contents[3:]
     if b"\r" in contents:
-        # Alone it is blank space to a reader of JSON, and a line end to other readers.
+        # A single one is white space to a reader of JSON, and a line end to other readers.
         findings.add(1 + contents[: contents.index(b"\r")].count(b"\n"), "a carriage return", _PLAIN_TEXT)
         contents = contents.replace(b"\r\n", b"\n")
     if not contents.strip(b"\n"):

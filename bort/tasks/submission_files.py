@@ -1,7 +1,7 @@
-"""Prediction files in a folder or in the runs under it: where they are, and what they hold.
+"""Finds and reads the prediction files in a folder, or in the runs under it.
 
-Notable: two files of one name leave no guess at which is meant: they are the same, byte for byte, or an error. What begins with a full stop
-is not looked at, so half a file that a killed run left behind is never handed in.
+Notable: which of two files of one name is meant is never guessed: they are the same, byte for byte, or an error. Names that begin with a
+full stop are skipped, so half a file that a killed run left behind is never submitted.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _FILL = "--fill_majority fills it in"
 def find_prediction_files(folder: Path, problems: list[Problem]) -> dict[str, list[Path]]:
     """Tables and JSON lines by file name, in ``folder`` itself and in every folder called ``predictions`` under it, links included.
 
-    What has the name of one counts, whatever it is: a link that leads nowhere is a file that somebody wanted to hand in.
+    Whatever has such a name counts: even a link that leads nowhere is a file that somebody wanted to submit.
 
     Args:
         folder: a folder of files, a run or a folder of runs.
-        problems: takes the folders that cannot be read.
+        problems: gets one more for each folder that cannot be read.
 
     Raises:
         BortError: if ``folder`` is no folder.
@@ -37,7 +37,7 @@ def find_prediction_files(folder: Path, problems: list[Problem]) -> dict[str, li
     found: dict[str, list[Path]] = {}
     visited = set()
     for parent, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
-        # A link may lead back up, or into a folder that was there already.
+        # A link may lead back up, or into a folder that was visited already.
         if os.path.realpath(parent) in visited:
             folders.clear()
             continue
@@ -52,10 +52,10 @@ def find_prediction_files(folder: Path, problems: list[Problem]) -> dict[str, li
 
 
 def read_prediction_file(paths: Sequence[Path], problems: list[Problem]) -> bytes | None:
-    """What files of one name hold, as far as a prediction file can be long; None if they differ or one cannot be read."""
+    """What the files of one name hold, cut just above ``MAX_FILE_BYTES``; None, and a problem, if they differ or one cannot be read."""
     contents = None
     for path in paths:
-        # A link that leads nowhere, a folder, or a pipe, which would be waited for without end.
+        # A link that leads nowhere, a folder, or a pipe, whose reading might never end.
         if not os.path.isfile(path):
             problems.append(Problem(str(path), None, "not a regular file", "put the prediction file in its place, or remove it"))
             return None
@@ -75,12 +75,12 @@ def read_prediction_file(paths: Sequence[Path], problems: list[Problem]) -> byte
 
 
 def similar_file(name: str, found: Mapping[str, Sequence[Path]]) -> Path | None:
-    """A file that is called ``name`` but for capital and small letters, if there is one."""
+    """A file whose name differs from ``name`` only in capital and small letters, if there is one."""
     return next((paths[0] for other, paths in found.items() if other.casefold() == name.casefold()), None)
 
 
 def missing_file(name: str, task_name: str, predicted_by: str | None, found: Mapping[str, Sequence[Path]]) -> Problem:
-    """That there is no file called ``name``, and how it would be made."""
+    """The problem that there is no file called ``name``, with the command that makes it."""
     if similar := similar_file(name, found):
         return Problem(name, None, "missing", f"rename {similar}")
     if predicted_by:

@@ -11,13 +11,12 @@ from typing import Literal
 
 from bort.errors import BortError
 from bort.tasks.decisions import best_candidate
+from bort.tasks.glue import ENTAILMENT
 from bort.tasks.leaderboard import json_lines, multirc_answers, record_answers
 from bort.tasks.multirc import Passages
 from bort.tasks.reading import JsonLines, Layout
 from bort.tasks.record import Queries
 from bort.tasks.task import Segment, Task
-
-ENTAILMENT = ("not_entailment", "entailment")
 
 
 def _splits(
@@ -36,10 +35,10 @@ def _splits(
 
 
 def last_sentences(premise: str, hypothesis: str) -> tuple[str, ...]:
-    """CommitmentBank's texts: of one with more than three pieces between full stops, the last four pieces.
+    """CommitmentBank's texts: of a text with more than three pieces between full stops, the last four pieces.
 
-    The published code joins the pieces with spaces, so the full stops are gone, and drops the first character: a space where the text had
-    more than four pieces, a letter where it had exactly four. Models trained with it have seen just that.
+    As in the published code, the pieces are joined with spaces, so the full stops are gone, and the first character is dropped: a space
+    where the text had more than four pieces, a letter where it had exactly four. Models trained with that code have seen just that.
     """
 
     def ending(text: str) -> str:
@@ -50,7 +49,7 @@ def last_sentences(premise: str, hypothesis: str) -> tuple[str, ...]:
 
 
 def alternatives(premise: str, choice1: str, choice2: str, question: str) -> tuple[str, ...]:
-    """COPA's texts: the premise joined to each choice, as its cause or as its effect.
+    """COPA's texts: the premise joined to each choice as its cause or as its effect.
 
     Raises:
         BortError: if ``question`` asks for neither.

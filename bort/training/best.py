@@ -1,8 +1,8 @@
 """The best model of a run so far by one measure of its evaluations, as the model folder ``best/`` with its ``evaluation.json``.
 
-Notable: a run that goes on from a checkpoint must know the best model of that moment, not a later one, or it would end with another than a
-run that was never interrupted. So when a better model comes, the one that the newest checkpoint would need steps aside until the next
-checkpoint is written. Each folder is whole or absent, and every order of renames below can be cut by a kill.
+Notable: a run that resumes from a checkpoint must know the best model of that moment, not a later one, or it would end with another model
+than a run that was never interrupted. So when a better model comes, the one that the newest checkpoint would need steps aside until the
+next checkpoint is written. Each folder is whole or absent, and a kill may come between any two of the renames below.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import numpy as np
 
 from bort.config import BortConfig
 from bort.errors import BortError
-from bort.files import whole_directory
-from bort.model_directory import TrainedTask, write_model_directory
+from bort.model_directory import CARD_FILE, TrainedTask, write_model_directory
 from bort.tokenizer import Tokenizer
 from bort.training.checkpoint import explained_writing, remove_whole
 
@@ -29,7 +28,7 @@ _ASIDE_FOLDER = ".best_of_checkpoint"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What training hands out.
+    """A model with all that belongs into its folder.
 
     Attributes:
         config: sizes.
@@ -47,31 +46,31 @@ class TrainedModel:
 
     def write(self, path: Path, texts: Mapping[str, str] | None = None) -> None:
         """Write a model folder with the card and further ``texts`` by file name, whole or not at all."""
-        with whole_directory(path) as partial:
-            write_model_directory(partial, self.config, self.parameters, self.tokenizer, self.task, self.card)
-            for name, text in (texts or {}).items():
-                (partial / name).write_text(text, encoding="utf-8")
+        files = {CARD_FILE: self.card, **(texts or {})}
+        write_model_directory(path, self.config, self.parameters, self.tokenizer, self.task, files)
 
 
 class BestModel:
-    """What ``best/`` of one run holds. Checkpoints beyond ``first_step`` must be gone by then: their run would miss what is forgotten here.
+    """What ``best/`` of one run holds.
+
+    Before one is made, checkpoints beyond ``first_step`` must be gone: a run that resumed from them would miss what is forgotten here.
 
     Args:
-        run: its folder.
+        folder: of the run.
         first_step: updates done; a best model of a later step belongs to an abandoned run and is forgotten.
-        measure: what of an evaluation decides.
+        measure: name of the quantity in an evaluation that decides.
         higher_is_better: whether a high value is the good one.
 
     Raises:
         BortError: if ``best/`` is there but is not what this class writes.
     """
 
-    def __init__(self, run: Path, first_step: int, measure: str, higher_is_better: bool = False) -> None:
-        self._best, self._aside, self._next = run / BEST_FOLDER, run / _ASIDE_FOLDER, run / ".best.next.partial"
+    def __init__(self, folder: Path, first_step: int, measure: str, higher_is_better: bool = False) -> None:
+        self._best, self._aside, self._next = folder / BEST_FOLDER, folder / _ASIDE_FOLDER, folder / ".best.next.partial"
         self._checkpoint, self._measure, self._sign = first_step, measure, 1.0 if higher_is_better else -1.0
-        for folder in (self._best, self._aside):
-            if folder.exists() and read_evaluation(folder, measure)["step"] > first_step:
-                remove_whole(folder)
+        for model in (self._best, self._aside):
+            if model.exists() and read_evaluation(model, measure)["step"] > first_step:
+                remove_whole(model)
         if self._aside.exists():
             if self._best.exists():
                 remove_whole(self._aside)
@@ -109,19 +108,19 @@ class BestModel:
         self._step, self._value = step, evaluation[self._measure]
 
     def keep_from(self, checkpoint: int) -> None:
-        """Say that a checkpoint of step ``checkpoint`` is written, so that no run will go on from an earlier one."""
+        """Note that a checkpoint of step ``checkpoint`` is written, so that no run will resume from an earlier one."""
         self._checkpoint = checkpoint
         if self._aside.exists():
             remove_whole(self._aside)
 
 
-def known_best(run: Path, first_step: int, measure: str) -> int:
-    """Updates after which the best model was met that a run knows when it goes on from ``first_step``; 0 without one. Changes nothing.
+def known_best(folder: Path, first_step: int, measure: str) -> int:
+    """Updates after which the best model was met, as known to a run that resumes from ``first_step``; 0 without one. Changes nothing.
 
     Raises:
         BortError: if ``best/`` is there but is not what :class:`BestModel` writes.
     """
-    steps = [read_evaluation(folder, measure)["step"] for folder in (run / BEST_FOLDER, run / _ASIDE_FOLDER) if folder.exists()]
+    steps = [read_evaluation(model, measure)["step"] for model in (folder / BEST_FOLDER, folder / _ASIDE_FOLDER) if model.exists()]
     return max((step for step in steps if step <= first_step), default=0)
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from bort.config import BortConfig
-from bort.training.markdown import block, bullets, code, fact, facts_table, page, settings_table, table
+from bort.training.markdown import block, bullets, code, fact, facts_table, page, rounded, settings_table, table
 
 _TIED = "decoder.3.weight"
 _HEAD = "decoder."
 _MEASURES = {
-    "mlm_loss": "cross-entropy, nats a masked token; lower is better",
+    "mlm_loss": "cross-entropy, nats per masked token; lower is better",
     "mlm_accuracy": "share of masked tokens predicted exactly; higher is better",
 }
 # What a description of data counts, and what of it is odd, in words.
@@ -82,7 +82,7 @@ def model_card(config: BortConfig, settings: Mapping[str, Any], evaluation: Mapp
         evaluation: the last evaluation on held-out text; empty if there was none.
         training: facts of the run; what is not known is left out. ``parameters`` as :func:`count_parameters` gives them; ``teacher``, its
             name as the user gave it, None for none; ``command``, the words of it; ``steps``, ``tokens``, ``seconds``, ``workers``; ``data``
-            and ``held_out``, descriptions as :func:`data_card` takes; ``machine`` and ``versions``, mappings. Others get a row each.
+            and ``held_out``, descriptions as :func:`data_card` takes; ``machine`` and ``versions``, mappings. Other names get one row each.
     """
     teacher, data, held_out = (training.get(name) for name in ("teacher", "data", "held_out"))
     tags = ["bort", "mxnet", "masked-language-modeling", *(["knowledge-distillation"] if teacher else [])]
@@ -139,7 +139,7 @@ def data_card(description: Mapping[str, Any]) -> str:
     Args:
         description: what the data say of themselves; what is not there is left out. ``source_files``, name → bytes, or a list of ``path``
             and ``size``; ``settings``; ``sequences``, ``documents``, ``sentences``, ``tokens``, ``vocab_size``, ``vocab_fingerprint`` and
-            the like; numbers of odd lines by kind. Mappings may nest. Other names get a row each.
+            the like; numbers of odd lines by kind. Mappings may nest. Other names get one row each.
     """
     facts = _flat({name: value for name, value in description.items() if name not in ("source_files", "settings")})
     front: dict[str, Any] = {"task_categories": ["fill-mask"], "tags": ["bort", "masked-language-modeling"]}
@@ -170,13 +170,13 @@ def data_card(description: Mapping[str, Any]) -> str:
 
 
 def _model_index(evaluation: Mapping[str, float]) -> list[dict[str, Any]]:
-    metrics = [{"type": name, "name": name, "value": _rounded(value)} for name, value in evaluation.items()]
+    metrics = [{"type": name, "name": name, "value": rounded(value)} for name, value in evaluation.items()]
     task = {"type": "fill-mask", "name": "masked language modelling"}
     return [{"name": "bort", "results": [{"task": task, "dataset": {"name": "held-out text", "type": "text"}, "metrics": metrics}]}]
 
 
 def _evaluated(evaluation: Mapping[str, float], held_out: Mapping[str, Any] | None, steps: int | None) -> list[str]:
-    rows = [(code(name), str(_rounded(value)), _MEASURES.get(name, "")) for name, value in evaluation.items()]
+    rows = [(code(name), str(rounded(value)), _MEASURES.get(name, "")) for name, value in evaluation.items()]
     on_what = f" on {_summary(held_out)}" if held_out else ""
     after = f"after {steps:,} updates" if steps is not None else "after training"
     how = f"Measured {after}{on_what}, once over all of it, with masks that the run's seed alone decides; no dropout."
@@ -216,7 +216,3 @@ def _flat(mapping: Mapping[str, Any]) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), 4)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bort.files import whole_file
+from bort.training.pictures import picture, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,8 +53,7 @@ def draw_confusion_matrix(path: Path | str, labels: Sequence[str], truth: np.nda
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, f"{count}\n{shares[row, column]:.0%}", ha="center", va="center", color=colour)
-        # A dollar sign would start a formula.
-        ticks = [word.replace("$", r"\$") for word in words]
+        ticks = [plain(word) for word in words]
         slanted = max(map(len, words)) > 8
         axes.set_xticks(range(len(labels)), ticks, rotation=45 if slanted else 0, ha="right" if slanted else "center")
         axes.set_yticks(range(len(labels)), ticks)
@@ -71,7 +70,7 @@ def draw_scores(path: Path | str, truth: np.ndarray, predictions: np.ndarray, ti
     """
     truth, predictions = np.asarray(truth, np.float64), np.asarray(predictions, np.float64)
     shown = np.isfinite(truth) & np.isfinite(predictions)
-    # More points than that hide each other; evenly spaced ones stand for all.
+    # More points would hide each other; evenly spaced ones stand for all.
     chosen = np.flatnonzero(shown)[:: max(1, -(-int(shown.sum()) // _MOST_POINTS))]
     with _axes(path, 5.0, title) as axes:
         axes.scatter(truth[chosen], predictions[chosen], s=8, alpha=0.4)
@@ -85,14 +84,7 @@ def draw_scores(path: Path | str, truth: np.ndarray, predictions: np.ndarray, ti
 @contextmanager
 def _axes(path: Path | str, size: float, title: str) -> Iterator[Axes]:
     """Axes of a square figure of ``size`` inches, which is written to ``path`` afterwards."""
-    # The object interface, because pyplot keeps global state and may ask for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(size, size), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_title(title.replace("$", r"\$"))
-    yield axes
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=100, format="png")
+    with picture(path, size, size) as figure:
+        axes = figure.add_subplot()
+        axes.set_title(plain(title))
+        yield axes

@@ -1,6 +1,6 @@
 """The card of a fine-tuned classifier: Markdown for people, with the YAML that Hugging Face reads in front.
 
-Like the cards of pre-training, it says what it is given and nothing else; scores stand beside those of answering with the commonest class.
+Like the cards of pre-training, it says what it is given and nothing else; scores stand beside those of the majority class.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from bort.config import BortConfig
 from bort.tasks import Task
-from bort.training.markdown import block, bullets, code, facts_table, page, settings_table, table
+from bort.training.markdown import block, bullets, code, facts_table, page, rounded, settings_table, table
 
 _FACTS = {
     "train_rows": "training rows",
@@ -48,7 +48,7 @@ def finetuning_card(
             ``machine`` and ``versions``, mappings.
     """
     metrics = [
-        {"type": name, "name": f"{name} ({segment})", "value": _rounded(value)}
+        {"type": name, "name": f"{name} ({segment})", "value": rounded(value)}
         for segment, values in result["dev"].items()
         for name, value in values.items()
     ]
@@ -76,14 +76,14 @@ def finetuning_card(
         block(_PYTHON.format(rows=example), "python"),
         "## Development set",
         table(
-            ("segment", "metric", "score", "always the commonest answer"),
+            ("segment", "metric", "score", "majority class"),
             [
-                (code(segment), code(name), str(_rounded(value)), str(_rounded(result["majority"][segment][name])))
+                (code(segment), code(name), str(rounded(value)), str(rounded(result["majority"][segment][name])))
                 for segment, values in result["dev"].items()
                 for name, value in values.items()
             ],
         ),
-        f"Its own score, the mean over metrics and then segments, is {_rounded(result['score'])}. The epoch was chosen by it on these very "
+        f"Its own score, the mean over metrics and then segments, is {rounded(result['score'])}. The epoch was chosen by it on these very "
         "rows, so it is a little too good; one run says nothing of the spread between seeds (`bort finetune --seeds` does).",
         "## Training",
     ]
@@ -101,7 +101,3 @@ def finetuning_card(
         "Its licence: that of the rows and of the encoder's text have a say, and the run does not know them.",
     ]
     return page(front, [*parts, "## Not known", bullets(unknown)])
-
-
-def _rounded(value: float) -> float:
-    return round(float(value), 4)

@@ -1,4 +1,4 @@
-"""What a fine-tuning run is made of and what does not change while it goes on: data, settings, and what they decide."""
+"""What a fine-tuning run is made of and what does not change during it: data, settings, and what follows from them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from bort.training.task_rows import TaskRows
 
 @dataclass(frozen=True)
 class Job:
-    """What does not change while a run goes on: what :func:`finetune` was given and what follows from it.
+    """What does not change during a run: what :func:`bort.training.finetune.finetune` was given and what follows from it.
 
     Attributes:
+        run_settings: those that do not decide the outcome.
         total: updates until the end, unless it stops early.
-        outcome: everything that decides the outcome, ready for JSON.
+        identity: everything that decides the outcome, ready for JSON.
         division: how an update is divided, which does not.
     """
 
@@ -41,18 +42,18 @@ class Job:
     task: Task
     output: Path
     settings: FinetuningSettings
-    run: FinetuningRunSettings
+    run_settings: FinetuningRunSettings
     data: TaskRows
     plan: TrainingPlan
     total: int
-    outcome: Mapping[str, Any]
+    identity: Mapping[str, Any]
     division: Mapping[str, Any]
     facts: Mapping[str, Any]
     cache: Path | None
 
     @cached_property
     def majority(self) -> Metrics:
-        """Metrics of answering every dev row with the commonest class, by dev segment."""
+        """Metrics of answering every dev row with the majority class, by dev segment."""
         return {name: majority_score(self.task, examples) for name, examples in self.data.dev_examples.items()}
 
     @cached_property
@@ -60,18 +61,23 @@ class Job:
         """Fingerprints of the test rows that are here, by leaderboard file."""
         return self.data.test_fingerprints()
 
+    @cached_property
+    def num_parameters(self) -> int:
+        """Numbers that the classifier learns; counted once, since that copies them from the device."""
+        return sum(array.size for array in self.engine.parameters().values())
+
     def result(self, evaluation: Mapping[str, Any], done: int, seconds: float, files: Iterable[str] = ()) -> FinetuningResult:
         """Of a run of ``done`` updates whose best epoch was judged by ``evaluation``."""
         return FinetuningResult(
             task=self.task.name,
             score=evaluation["score"],
             best_epoch=evaluation["epoch"],
-            epochs=-(-done // self.plan.steps_per_epoch),
+            epochs=self.plan.epochs(done),
             steps=done,
             dev=evaluation["dev"],
             majority=self.majority,
-            settings={**self.outcome, **self.division},
-            parameters=sum(array.size for array in self.engine.parameters().values()),
+            settings={**self.identity, **self.division},
+            parameters=self.num_parameters,
             train_rows=len(self.data.train),
             seconds=seconds,
             files=tuple(files),
@@ -92,7 +98,7 @@ class Job:
 
 
 def require_finite(logits: Mapping[str, NDArray[np.float32]], output: Path, step: int) -> None:
-    """Stop a run whose classifier answers what is not a number, after ``step`` updates.
+    """Stop a run whose classifier, after ``step`` updates, has outputs that are not finite.
 
     Raises:
         BortError: if one of ``logits``, given by segment, is not finite.

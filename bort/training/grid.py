@@ -2,7 +2,7 @@
 
 Notable: the file is read as YAML's nodes, of which nothing is constructed: ``1e-4``, a text to YAML 1.1, is the number that the option
 takes, and every error names the line. A point's name comes from its values, however they were written, so the same point finds its folder
-again; what a sweep began with one value of is left out, and a name never gets too long for a folder.
+again; a setting that has one value in the whole sweep is left out, and a name never gets too long for a folder.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Point:
 
     Attributes:
         values: of the options that make it this run, the seed among them.
-        fixed: values that need not be named, since all runs had them when the sweep began.
+        fixed: values left out of the name, since all runs had them when the sweep began.
     """
 
     values: Mapping[str, Value]
@@ -84,7 +84,7 @@ def read_grid(path: str) -> dict[str, list[Value]]:
     source = _PUBLISHED_FILE if path == PUBLISHED else Path(path)
     root = _compose(source)
     if not isinstance(root, yaml.MappingNode) or not root.value:
-        raise BortError(f"{source}: not a grid; write one option and its values a line, such as lr: [1e-4, 1e-5]")
+        raise BortError(f"{source}: not a grid; write one option and its values per line, such as lr: [1e-4, 1e-5]")
     options = _options()
     grid: dict[str, list[Value]] = {}
     for key, values in root.value:
@@ -138,9 +138,9 @@ def _compose(path: Path) -> Any:
         raise BortError(f"{path}: {error.strerror}; --grid takes a YAML file or {PUBLISHED}") from None
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise BortError(f"{path}{line}: not YAML, {error.problem}; mend it there") from None
+        raise BortError(f"{path}{line}: not YAML, {error.problem}; fix it there") from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
-        raise BortError(f"{path}: not YAML in UTF-8; write one option and its values a line, such as lr: [1e-4, 1e-5]") from None
+        raise BortError(f"{path}: not YAML in UTF-8; write one option and its values per line, such as lr: [1e-4, 1e-5]") from None
 
 
 def _options() -> dict[str, tuple[type[Any], type[Value]]]:

@@ -1,7 +1,7 @@
 """What a run leaves for people to look at: a progress bar, ``metrics.jsonl``, TensorBoard events and ``curves.png``.
 
 Notable: workers other than the first get a journal that does nothing, so no loop ever asks whether to log. ``metrics.jsonl`` is the source:
-one line an entry, flushed at once; curves and tables are made from it. A resumed run drops the lines beyond the step it resumes from.
+one line per entry, flushed at once; curves and tables are made from it. A resumed run drops the lines beyond the step it resumes from.
 The curves are drawn again at evaluations, at most once a minute, and at the end.
 """
 
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from bort.errors import BortError
-from bort.files import whole_file, write_text
+from bort.files import write_text
+from bort.training.pictures import picture
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -57,14 +58,14 @@ class Journal:
         self._bar.update()
 
     def note(self, text: str) -> None:
-        """Print a line of its own above the bar, also where there is no terminal and so no bar; one that nobody can read is lost."""
+        """Print a line above the bar, and also where there is no terminal and so no bar; when nobody reads any more, it is dropped."""
         if self._run is None:
             return
         try:
             self._bar.write(text)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Whoever read along has gone, which is no reason to stop; neither this nor what is printed later shall fail again.
+            # The reader has gone, as behind ``| head``: no reason to stop. Nothing that is printed later may fail again.
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
@@ -139,7 +140,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
         try:
             entries.append(json.loads(line))
         except ValueError:
-            raise BortError(f"{path}, line {number}: not a JSON object; the file is damaged, remove it to go on without its past") from None
+            raise BortError(
+                f"{path}, line {number}: not a JSON object; the file is damaged, remove it to resume without its past"
+            ) from None
     return entries
 
 
@@ -149,22 +152,20 @@ def draw_curves(run: Path) -> None:
     quantities = sorted({name for entry in entries for name, value in entry.items() if name not in ("step", "kind") and value is not None})
     if not quantities:
         return
-    # The object interface, because pyplot keeps global state and may ask for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = min(3, len(quantities))
     rows = -(-len(quantities) // columns)
-    figure = Figure(figsize=(4.5 * columns, 3 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    for index, name in enumerate(quantities):
-        axes = figure.add_subplot(rows, columns, index + 1)
-        for kind in ("train", "eval"):
-            points = [(entry["step"], entry[name]) for entry in entries if entry["kind"] == kind and entry.get(name) is not None]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else None, label=kind)
-        axes.set_title(name)
-        axes.set_xlabel("step")
-        axes.legend()
-    with whole_file(run / CURVES_FILE) as partial:
-        figure.savefig(partial, dpi=100, format="png")
+    width, height = 4.5 * columns, 3.0 * rows
+    with picture(run / CURVES_FILE, width, height) as figure:
+        # Margins of fixed inches: to find out how much room the labels need takes as long as all the rest.
+        figure.set_layout_engine("none")
+        left, right, below, above = 0.75 / width, 1.0 - 0.15 / width, 0.5 / height, 1.0 - 0.35 / height
+        grid = figure.add_gridspec(rows, columns, left=left, right=right, bottom=below, top=above, wspace=0.9 / 3.6, hspace=0.85 / 2.15)
+        for index, name in enumerate(quantities):
+            axes = figure.add_subplot(grid[index // columns, index % columns])
+            for kind in ("train", "eval"):
+                points = [(entry["step"], entry[name]) for entry in entries if entry["kind"] == kind and entry.get(name) is not None]
+                if points:
+                    axes.plot(*zip(*points, strict=True), marker="." if len(points) < 30 else None, label=kind)
+            axes.set_title(name)
+            axes.set_xlabel("step")
+            axes.legend()

@@ -1,4 +1,4 @@
-"""Markdown of which a reader sees what was meant, whatever a user called things.
+"""Markdown that shows what was meant, whatever a user called things.
 
 Notable: text from outside stands in spans and blocks of code, whose fences are longer than any run of backticks inside, on one line where a
 line is all there is room for; the YAML in front is written by a library.
@@ -56,6 +56,11 @@ def fact(value: Any) -> str:
         case list() | tuple():
             return ", ".join(map(fact, value))
     return code(value)
+
+
+def rounded(value: float) -> float:
+    """A measured value with the four decimals that cards show."""
+    return round(float(value), 4)
 
 
 def code(text: Any) -> str:

@@ -22,9 +22,7 @@ from bort.tasks.leaderboard import write_predictions
 from bort.tasks.metrics import score
 from bort.tasks.row_stream import StreamedRow
 from bort.tokenizer import Tokenizer
-
-Scores = dict[str, dict[str, float]]
-"""Metrics by name, by segment."""
+from bort.training.finetuning_result import Metrics
 
 _ROWS_AT_ONCE = 1024
 
@@ -82,7 +80,7 @@ def table_header(task: Task, with_probabilities: bool) -> str:
 
 
 def table_line(task: Task, row: StreamedRow, outputs: NDArray[np.float64], with_probabilities: bool) -> str:
-    """A labelled row as a line of a table; an id that is no number stands there as JSON writes it, but for a text without tabs."""
+    """A labelled row as a line of a table; a text without tabs or line ends stands there as it is, any other id as JSON writes it."""
     # Half of a surrogate pair, which JSON can write, is in no encoding but as an escape.
     is_plain = isinstance(row.id, str) and not re.search("[\t\r\n\ud800-\udfff]", row.id)
     name = row.id if is_plain else json.dumps(row.id)
@@ -112,7 +110,7 @@ def _shown(task: Task, outputs: NDArray[np.float64]) -> str:
 
 def write_test_predictions(
     predictor: Predictor, tokenizer: Tokenizer, trained: TrainedTask, task: Task, names: Iterable[str], folder: Path, batch_size: int
-) -> tuple[list[Path], Scores]:
+) -> tuple[list[Path], Metrics]:
     """Label the test segments called ``names``, and write the leaderboard files to ``folder``.
 
     Returns:
@@ -127,7 +125,7 @@ def write_test_predictions(
 
 def score_segments(
     predictor: Predictor, tokenizer: Tokenizer, trained: TrainedTask, task: Task, names: Iterable[str], batch_size: int
-) -> Scores:
+) -> Metrics:
     """Metrics of labelled segments by name."""
     examples = {name: task.examples(name) for name in names}
     predictions = predict_task(predictor, tokenizer, trained, task, examples, batch_size)

@@ -1,8 +1,8 @@
-"""Sweeps: one task trained at every point of a grid, each run a process of its own, and all of it gone on with after any end.
+"""Sweeps: one task trained at every point of a grid, each run a process of its own; the same sweep resumes after any end.
 
-Notable: what is done is known from the runs' folders alone: a run with ``result.json`` is complete and kept, any other goes on from its own
-checkpoint. A run that fails does not stop the others; one that turns out to have learnt from other data than they stops all. While a sweep
-goes on, of the classifiers of complete runs only the best is kept.
+Notable: what is done is known from the runs' folders alone: a run with ``result.json`` is complete and kept, any other resumes from its own
+checkpoint. A run that fails does not stop the others; one that turns out to have learnt from other data than they did stops all. Even
+while a sweep is running, only the best of the classifiers of complete runs is kept.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from bort.training.checkpoint import remove_checkpoints, remove_partials, remove
 from bort.training.finetuning_result import RESULT_FILE, FinetuningResult
 from bort.training.grid import Point
 from bort.training.lock import only_process
+from bort.training.sweep_folder import RUNS_FOLDER, SWEEP_FILE, read_runs, read_sweep
 from bort.training.sweep_processes import LOG_FILE, SIGNALLED, last_line
-from bort.training.sweep_report import RUNS_FOLDER, SWEEP_FILE, read_runs, read_sweep
 
 WorkersT = TypeVar("WorkersT", bound="Workers")
 
@@ -55,9 +55,9 @@ class Workers(Protocol):
 
 
 def remember_sweep(output: Path, options: Mapping[str, Any], points: Sequence[Point]) -> tuple[list[Point], list[Point]]:
-    """Write down what a sweep is, beside what it was: points may be added, all else must be as before.
+    """Write ``sweep.json``, or add points to the one that is there, where all else must be as it was.
 
-    A sweep of which no run has got as far as a checkpoint may become any other.
+    A sweep of which no run has got as far as a checkpoint may be replaced by any other.
 
     Args:
         output: its folder.
@@ -65,7 +65,7 @@ def remember_sweep(output: Path, options: Mapping[str, Any], points: Sequence[Po
         points: that are asked for now.
 
     Returns:
-        Those points, with the names that they have in this sweep, and all that were ever asked for.
+        Those points, with the names that they have in this sweep; and all points that were ever asked for.
 
     Raises:
         BortError: naming the first difference, if the folder holds a sweep of other options, or one that varies other settings.
@@ -98,7 +98,7 @@ def run_sweep(
     """Carry out the runs that are not complete, and say of each how it ended.
 
     Args:
-        points: one a run.
+        points: one per run.
         command_of: the words, behind the interpreter's name, that run a point in a folder and write ``result.json`` there last.
         output: folder of the sweep; runs are in ``runs/`` in it.
         keep_models: ``best`` keeps ``best/`` of the best of all complete runs in ``output`` alone, the first by name of several; ``all``
@@ -154,14 +154,14 @@ def best_run(output: Path, results: Mapping[str, FinetuningResult]) -> Path | No
     """Folder of the run with the highest score, the first by name of several; None if there is none.
 
     Args:
-        results: of a sweep's complete runs, as :func:`bort.training.sweep_report.read_runs` has them.
+        results: of a sweep's complete runs, as :func:`bort.training.sweep_folder.read_runs` has them.
     """
     name = max(results, key=lambda name: results[name].score, default=None)
     return None if name is None else output / RUNS_FOLDER / name
 
 
 def _difference(earlier: Mapping[str, Any], known: Sequence[Point], options: Mapping[str, Any], points: Sequence[Point]) -> str:
-    """In what two sweeps differ, said of the earlier one; empty if one can go on as the other."""
+    """In what two sweeps differ, said of the earlier one; empty if the later one can resume it."""
     different = sorted(name for name in earlier.keys() | options.keys() if earlier.get(name) != options.get(name))
     if different:
         was, wanted = (repr(of[different[0]]) if different[0] in of else "its default" for of in (earlier, options))
@@ -171,7 +171,7 @@ def _difference(earlier: Mapping[str, Any], known: Sequence[Point], options: Map
 
 
 def _has_work(output: Path) -> bool:
-    """Whether a run of a sweep is complete or can go on."""
+    """Whether a run of a sweep is complete or can be resumed."""
     return any(next((output / RUNS_FOLDER).glob(f"*/{name}"), None) for name in (RESULT_FILE, "checkpoint_*"))
 
 
@@ -199,7 +199,7 @@ def _size(file: Path) -> int:
 
 
 def _reason(future: Future[int], lost: tuple[type[Exception], ...], folder: Path, begin: int) -> str | None:
-    """Why a run failed that has ended; None if it did not."""
+    """Why a run that has ended failed; None if it did not fail."""
     try:
         status = future.result()
         if (folder / RESULT_FILE).exists():

@@ -36,7 +36,7 @@ class LocalWorkers:
     """Places for programs on this machine; to be used as a context, at whose end nothing runs any more.
 
     Args:
-        jobs: programs at once; None for one a GPU, or one a core.
+        jobs: programs at once; None for one per GPU, or one per core.
         use_gpu: give each place a GPU, in turn, through CUDA_VISIBLE_DEVICES. Cores are shared out through OMP_NUM_THREADS, unless that is
             set.
 
@@ -100,7 +100,7 @@ def run_guarded(words: Sequence[str], folder: Path, environment: Mapping[str, st
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOG_FILE).open("ab") as log:
-        # A session of its own: an interruption from the keyboard reaches this process alone, which then lets go of the line.
+        # A session of its own: an interruption from the keyboard reaches this process alone, which then closes the life line.
         status = subprocess.run(
             [sys.executable, "-m", __name__, str(folder), *words],
             stdin=life_line, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True, check=False,
@@ -109,7 +109,7 @@ def run_guarded(words: Sequence[str], folder: Path, environment: Mapping[str, st
 
 
 def last_line(log: Path, begin: int) -> str:
-    """The last line that says something, of what was added to a log from byte ``begin`` on; empty if nothing was."""
+    """The last line that is not blank, of what was added to a log from byte ``begin`` on; empty if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(begin, log.stat().st_size - 2**16))
@@ -120,7 +120,7 @@ def last_line(log: Path, begin: int) -> str:
 
 
 def check_jobs(jobs: int | None) -> None:
-    """Refuse a number of programs at once that is none.
+    """Refuse a number of programs at once below 1.
 
     Raises:
         BortError: if it is below 1.
@@ -168,7 +168,7 @@ def _guard(folder: Path, words: Sequence[str]) -> int:
 
 
 def _as_shells_do(status: int) -> int:
-    """The exit status of a process that Python says a signal ended, by a negative number, or not."""
+    """An exit status as shells give it: Python has the negative number of the signal for a process that one ended."""
     return status if status >= 0 else SIGNALLED - status
 
 

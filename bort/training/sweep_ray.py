@@ -1,7 +1,7 @@
 """Programs on the machines of a Ray cluster: the same places as bort/training/sweep_processes.py has on this one.
 
 Notable: Ray chooses the machine, and the program there is guarded by the Ray worker that started it: a cancelled task or a lost driver ends
-it too. After a lost machine Ray starts the task again on another, where the run goes on from its last checkpoint. All machines need Bort,
+it too. After a lost machine Ray starts the task again on another, where the run resumes from its last checkpoint. All machines need Bort,
 and the run's folders under the same paths.
 """
 
@@ -27,7 +27,7 @@ class RayWorkers:
 
     Args:
         address: ``local`` starts Ray on this machine alone; ``auto`` or ``host:port`` joins a cluster that this machine is part of.
-        jobs: programs at once; None for as many as there are places, one a core or one a GPU.
+        jobs: programs at once; None for as many as there are places, one per core or one per GPU.
         use_gpu: give each program a GPU of its own.
 
     Attributes:
@@ -90,7 +90,7 @@ class RayWorkers:
         return future
 
     def _check_that_it_answers(self) -> None:
-        """Ray itself goes on trying for ten minutes."""
+        """Ray itself would keep trying for ten minutes."""
         host, _, port = self._address.removeprefix("ray://").rpartition(":")
         try:
             socket.create_connection((host, int(port)), _PATIENCE).close()

@@ -2,8 +2,7 @@
 
 Notable: the result is never one lucky run. What stands on top is the mean and the standard deviation of the setting that is best on
 average, with the number of settings it was chosen from; runs that failed or are missing are counted, and a setting that lacks runs which
-others have cannot come out on top. One run has no standard deviation, and none is made up. Runs that learnt from other rows, or differ in
-anything else that the sweep does not vary, are not averaged.
+others have cannot come out on top. One run has no standard deviation, and none is made up.
 """
 
 from __future__ import annotations
@@ -11,23 +10,23 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bort.errors import BortError
-from bort.files import whole_file, write_text
+from bort.files import write_text
 from bort.tasks.metrics import task_score
-from bort.training.finetuning_result import RESULT_FILE, FinetuningResult, read_result
-from bort.training.grid import SEED, Point, setting_name
+from bort.tasks.registry import get_task
+from bort.training.finetuning_result import RESULT_FILE
+from bort.training.grid import Point, setting_name
 from bort.training.markdown import bullets, code, table
+from bort.training.pictures import picture
+from bort.training.sweep_folder import RUNS_FOLDER, read_runs
 
-SWEEP_FILE, RUNS_FOLDER = "sweep.json", "runs"
 REPORT_FILE, NUMBERS_FILE, PICTURE_FILE = "report.md", "report.json", "scores.png"
 COLUMNS = ("setting", "runs", "mean", "sd", "median", "best", "worst", "majority")
 _MOST_IN_PICTURE = 100
-_LONGEST_VALUE = 80  # characters of a setting in an error
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Row:
         setting: what distinguishes the row from others of its task.
         scores: of complete runs, by seed: the task's own score on the dev rows, in the epoch that was kept.
         wanted: runs asked for.
-        majority: score of answering every dev row with the commonest class; None if no run is complete.
+        majority: score of answering every dev row with the majority class; None if no run is complete.
     """
 
     task: str
@@ -139,99 +138,26 @@ def shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def read_sweep(output: Path) -> tuple[dict[str, Any], list[Point]]:
-    """The options of a sweep's runs, and its points.
-
-    Raises:
-        BortError: if ``output/sweep.json`` cannot be read or is not one.
-    """
-    path = output / SWEEP_FILE
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BortError(f"{path}: {error.strerror}; give the folder of a sweep") from None
-    except (ValueError, RecursionError):
-        described = None
-    match described:
-        case {"options": dict(options), "points": [_, *_] as points} if all(_is_point(values) for values in points):
-            fixed = described.get("fixed", {})
-            if _are_values(fixed):
-                return options, [Point(values, fixed) for values in points]
-    raise BortError(f"{path}: not the description of a sweep; give another --output_dir")
-
-
-def read_runs(output: Path, varied: Collection[str]) -> dict[str, FinetuningResult]:
-    """Results of the complete runs in a sweep's folder, by name and in the order of the names.
-
-    Args:
-        varied: settings in which they may differ.
-
-    Raises:
-        BortError: if a result is damaged, or made with other rows, another encoder or any other setting that is not varied; names the run
-            and the setting.
-    """
-    results = {path.parent.name: _read(path.parent) for path in sorted((output / RUNS_FOLDER).glob(f"*/{RESULT_FILE}"))}
-    first = next(iter(results), "")
-    for name, result in results.items():
-        one, other = results[first].settings, result.settings
-        free = {*varied, *({"global_batch"} if {"batch_size", "accumulate"} & set(varied) else ())}
-        if one.get("training_steps") or other.get("training_steps"):
-            # How many epochs these are follows from the size of an update.
-            free.add("epochs")
-        if difference := _first_difference(one, other, free):
-            setting, was, now = difference
-            raise BortError(
-                f"{output / RUNS_FOLDER / name}: made with {setting} {now}, but {first} with {was}, so they cannot be averaged; "
-                "remove the one that is out of date, or give another --output_dir"
-            )
-    return results
-
-
-def summarise(folders: Iterable[Path | str]) -> list[Row]:
-    """Rows of fine-tuning runs, by task, best mean first.
-
-    Args:
-        folders: of sweeps and of single runs. Runs of a sweep are told apart by the points of its grid, single runs by those settings in
-            their results in which the runs of a task differ.
-
-    Raises:
-        BortError: if a folder is neither, or something in it is damaged.
-    """
-    rows: list[Row] = []
-    single: dict[str, list[FinetuningResult]] = {}
-    for folder in map(Path, folders):
-        if (folder / SWEEP_FILE).exists():
-            options, points = read_sweep(folder)
-            rows += summarise_points(folder, str(options.get("task", "")), points)
-        else:
-            result = _read(folder)
-            single.setdefault(result.task, []).append(result)
-    for task, results in single.items():
-        names = sorted({name for result in results for name in result.settings} - {SEED})
-        varied = [name for name in names if len({json.dumps(result.settings.get(name)) for result in results}) > 1]
-        groups: dict[str, list[FinetuningResult]] = {}
-        for result in results:
-            groups.setdefault(json.dumps([result.settings.get(name) for name in varied]), []).append(result)
-        for group in groups.values():
-            scores = {_seed(result, number): result.score for number, result in enumerate(group)}
-            if len(scores) < len(group):
-                raise BortError(f"{task}: two of the runs have the same settings and the same seed; leave one out")
-            setting = {name: group[0].settings.get(name) for name in varied}
-            rows.append(Row(task, setting, scores, len(group), task_score(group[0].majority)))
-    return sorted(rows, key=_order)
-
-
 def summarise_points(output: Path, task: str, points: Sequence[Point]) -> list[Row]:
-    """Rows of a sweep's points, best mean first; see :func:`summarise`."""
-    settings = {setting_name(point.setting): point.setting for point in points}
+    """Rows of a sweep's points, best mean first.
+
+    Args:
+        task: its name, for settings without a complete run.
+
+    Raises:
+        BortError: if a result is damaged, or runs differ in more than the points do.
+    """
     complete = read_runs(output, points[0].values)
+    groups: dict[str, list[Point]] = {}
+    for point in points:
+        groups.setdefault(setting_name(point.setting), []).append(point)
     rows = []
-    for name, setting in settings.items():
-        mine = [point for point in points if setting_name(point.setting) == name]
-        results = {point.seed: complete[point.name] for point in mine if point.name in complete}
+    for group in groups.values():
+        results = {point.seed: complete[point.name] for point in group if point.name in complete}
         first = next(iter(results.values()), None)
         scores = {seed: result.score for seed, result in results.items()}
-        rows.append(Row(first.task if first else task, setting, scores, len(mine), task_score(first.majority) if first else None))
+        majority = None if first is None else task_score(get_task(first.task), first.majority)
+        rows.append(Row(task if first is None else first.task, group[0].setting, scores, len(group), majority))
     return sorted(rows, key=_order)
 
 
@@ -278,67 +204,21 @@ def write_report(output: Path, task: str, points: Sequence[Point], failed: Mappi
 
 def draw_scores_of_settings(path: Path, rows: Sequence[Row]) -> None:
     """Draw every score as a dot in its setting's strip, with mean and standard deviation; best mean on top, at most 100 settings."""
-    # The object interface, because pyplot keeps global state and may ask for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     complete = [row for row in rows if row.scores]
     drawn = complete[:_MOST_IN_PICTURE]
-    figure = Figure(figsize=(9, 1.6 + 0.28 * len(drawn)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for place, row in enumerate(drawn):
-        axes.plot(list(row.scores.values()), [place] * len(row.scores), "o", color="tab:blue", alpha=0.45, markersize=5)
-        axes.errorbar(statistics.fmean(row.scores.values()), place, xerr=row.sd, fmt="|", color="black", markersize=12, capsize=3)
-    for majority in {row.majority for row in drawn if row.majority is not None}:
-        axes.axvline(majority, color="tab:red", linestyle=":", label="majority class")
-    axes.set_yticks(range(len(drawn)), [row.name or "(one setting)" for row in drawn], fontsize=7)
-    axes.set_ylim(len(drawn) - 0.5, -0.5)
     shortened = f", the best {len(drawn)} of {len(complete)} settings" if len(drawn) < len(complete) else ""
-    axes.set_title(f"{drawn[0].task}{shortened}: runs, mean ± sd")
-    axes.set_xlabel("score on the dev rows")
-    axes.legend(loc="best")
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=100, format="png")
-
-
-def _read(run: Path) -> FinetuningResult:
-    """The result of a run, of which score and majority are numbers."""
-    result = read_result(run)
-    try:
-        values = [result.score, *(value for metrics in result.majority.values() for value in metrics.values())]
-    except AttributeError:
-        values = []
-    if not values or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-        raise BortError(f"{run / RESULT_FILE}: no score or no majority scores in it; remove it and run the sweep again")
-    return result
-
-
-def _first_difference(one: Mapping[str, Any], other: Mapping[str, Any], free: Collection[str] = ()) -> tuple[str, str, str] | None:
-    """Name and both values of the first setting that differs, within a mapping if it is one; None if there is none."""
-    for name in sorted(one.keys() | other.keys()):
-        was, now = one.get(name), other.get(name)
-        if name in free or was == now:
-            continue
-        inner = _first_difference(was, now) if isinstance(was, dict) and isinstance(now, dict) else None
-        return (f"{name}.{inner[0]}", *inner[1:]) if inner else (name, repr(was)[:_LONGEST_VALUE], repr(now)[:_LONGEST_VALUE])
-    return None
-
-
-def _seed(result: FinetuningResult, number: int) -> int:
-    seed = result.settings.get(SEED)
-    return seed if isinstance(seed, int) else number
-
-
-def _is_point(values: Any) -> bool:
-    """Whether names and values are such as a grid has; a name becomes part of a folder's."""
-    return _are_values(values) and isinstance(values.get(SEED), int)
-
-
-def _are_values(values: Any) -> bool:
-    if not isinstance(values, dict):
-        return False
-    return all(name.isidentifier() and isinstance(value, bool | int | float | str) for name, value in values.items())
+    with picture(path, 9, 1.6 + 0.28 * len(drawn)) as figure:
+        axes = figure.add_subplot()
+        for place, row in enumerate(drawn):
+            axes.plot(list(row.scores.values()), [place] * len(row.scores), "o", color="tab:blue", alpha=0.45, markersize=5)
+            axes.errorbar(statistics.fmean(row.scores.values()), place, xerr=row.sd, fmt="|", color="black", markersize=12, capsize=3)
+        for majority in {row.majority for row in drawn if row.majority is not None}:
+            axes.axvline(majority, color="tab:red", linestyle=":", label="majority class")
+        axes.set_yticks(range(len(drawn)), [row.name or "(one setting)" for row in drawn], fontsize=7)
+        axes.set_ylim(len(drawn) - 0.5, -0.5)
+        axes.set_title(f"{drawn[0].task}{shortened}: runs, mean ± sd")
+        axes.set_xlabel("score on the dev rows")
+        axes.legend(loc="best")
 
 
 def _order(row: Row) -> tuple[str, float, str]:

@@ -80,6 +80,7 @@ def read_rows(engine: ClassifierEngine, task: Task, tokenizer: Tokenizer, settin
         return encode_segment(task, segment, examples, tokenizer, settings.max_len, settings.keep_question, cache)
 
     if engine.rank > 0 and cache is not None:
+        # A barrier: worker 0 passes it when it has filled the cache.
         engine.agree(0)
     train = {name: encode(name, task.examples(name)) for name in task.segment_names("train")}
     dev = {name: task.examples(name) for name in task.segment_names("dev")}
@@ -95,7 +96,10 @@ def read_rows(engine: ClassifierEngine, task: Task, tokenizer: Tokenizer, settin
 
 
 def predict_together(engine: ClassifierEngine, rows: EncodedRows, batch_size: int, num_classes: int) -> NDArray[np.float32]:
-    """Wait; logits of every row, (N, num_classes), in the order of the rows, on every worker; each worker labels its share."""
+    """Logits of every row, (N, num_classes), in the order of the rows, on every worker; each worker labels its share.
+
+    Blocks until the device is done.
+    """
     logits = np.zeros((len(rows), num_classes), dtype=np.float32)
     for chosen, batch in prediction_batches(rows, batch_size, engine.rank, engine.world_size):
         logits[chosen] = engine.predict(batch)[: len(chosen)]

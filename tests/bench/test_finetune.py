@@ -31,7 +31,7 @@ def student(repository):
 @pytest.fixture
 def rows():
     random = np.random.default_rng(0)
-    return EncodedRows([random.integers(5, 90, length).astype(np.int32) for length in range(3, 70)], np.zeros(67, np.float32), 1)
+    return EncodedRows([random.integers(5, 90, length).astype(np.int32) for length in range(3, 70)], np.zeros(67, np.float32), 1, 128)
 
 
 class Sums:
@@ -105,7 +105,7 @@ def test_memory_is_that_of_a_process_that_labels_a_file(repository, student, tok
 def test_a_prediction_that_fails_is_an_error(tmp_path):
     arguments = {"model": str(tmp_path), "rows": "absent.tsv", "output": str(tmp_path / "out.tsv")}
     with pytest.raises(BortError, match="bort predict ended with exit status 2"):
-        measure("bort.bench.finetune:predict_and_weigh", arguments, choose_cores(1))
+        measure("bort.bench.prediction_memory:predict_and_weigh", arguments, choose_cores(1))
 
 
 @pytest.mark.parametrize("turns", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
-from bort.bench.report import Spread, describe_machine, machine_line, print_table, write_json_line
+from bort.bench.report import Spread, machine_line, print_table, write_json_line
+from bort.machine import describe_machine
 
 
 def test_a_spread_is_the_median_and_the_range():
@@ -17,12 +17,8 @@ def test_a_spread_is_the_median_and_the_range():
     assert str(spread) == "2.50 (1.00–10.0)"
 
 
-def test_the_machine_says_what_a_reader_of_figures_needs():
+def test_the_machine_is_one_line():
     machine = describe_machine(["numpy"])
-    assert machine["cores"] == len(os.sched_getaffinity(0))
-    assert machine["memory_gb"] > 0.5
-    assert set(machine["versions"]) == {"bort", "numpy"}
-    assert machine["cpu"]
     assert "Python 3." in machine_line(machine)
     assert "\n" not in machine_line(machine)
 

@@ -42,7 +42,7 @@ def test_the_tasks_are_the_23_of_the_three_benchmarks():
 
 
 @pytest.fixture(scope="module")
-def runs(encoder, repository, tmp_path_factory):
+def runs(encoder, repository, tmp_path_factory, blank_curves):
     """A run of one update for every task of test_data that can be trained."""
     folder = tmp_path_factory.mktemp("all_tasks") / "runs"
     for name in TRAINABLE:
@@ -94,6 +94,7 @@ def test_a_diagnostic_set_is_predicted_from_a_checkpoint_as_the_run_did(name, ru
     assert file.read_bytes() == (runs / parent / "predictions" / file.name).read_bytes()
 
 
+@pytest.mark.usefixtures("blank_curves")
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_real_rows_train_and_give_files_that_are_accepted(name, encoder, shared, tmp_path):
     task = get_task(name, shared / "data")

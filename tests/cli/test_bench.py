@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -35,6 +37,25 @@ def test_a_benchmark_and_its_input_must_be_named(arguments, capsys):
         main(arguments)
     assert stop.value.code == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "pretrain --model {t}/model.json --teacher_model none --shapes 2x16 --repeats 1 --updates 1",
+        "finetune --model {t}/model.json --vocab {t}/vocab --task RTE --data_root {r}/test_data --repeats 1 --updates 1 --rows 4",
+    ],
+)
+def test_threads_may_be_given_for_each_level_of_openmp(command, repository, tokenizer, tmp_path):
+    """Which MXNet, read before its first operator, does not take."""
+    tokenizer.save(tmp_path / "vocab")
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64}
+    (tmp_path / "model.json").write_text(json.dumps(sizes | {"vocab_size": 400}))
+    words = command.format(t=tmp_path, r=repository).split()
+    program = [sys.executable, "-m", "bort", "bench", *words, "--json", str(tmp_path / "line.json")]
+    result = subprocess.run(program, env=os.environ | {"OMP_NUM_THREADS": "1,1"}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "line.json").read_text(encoding="utf-8"))["threads"] == 1
 
 
 def test_wrong_input_is_one_line(tmp_path, capsys):

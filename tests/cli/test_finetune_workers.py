@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bort.cli import main
 from bort.parameters import read_parameters
 from bort.training.finetuning_result import read_result
 from bort.training.journal import read_metrics
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from ..real_runs import REPOSITORY, assert_only_worker_0_printed, bort_on, one_thread
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tokenizer):
+def folder(tmp_path_factory, tokenizer, blank_curves):
     """A vocabulary and a configuration."""
     folder = tmp_path_factory.mktemp("finetune_workers")
     tokenizer.save(folder / "vocab")
@@ -29,20 +27,35 @@ def folder(tmp_path_factory, tokenizer):
     return folder
 
 
-def finetune(folder, task, output, workers, options, status=0):
-    command = [sys.executable, "-m", "bort", "finetune", "--task", task, "--model", str(folder / "config.json"), "--params", "none"]
-    command += ["--vocab", str(folder / "vocab"), "--data_root", "test_data", "--output_dir", str(folder / output)]
-    command += ["--cache_dir", str(folder / "cache"), "--dropout", "0", "--lr", "3e-3", "--warmup_ratio", "0.2", *options.split()]
-    launcher = ["horovodrun", "--disable-cache", "--gloo-timeout-seconds", "240", "--gloo", "-np", str(workers)] if workers > 1 else []
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    result = subprocess.run(
-        [*launcher, *command], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=180, check=False
-    )
+def options_of(folder, output, own):
+    begin = f"--data_root {REPOSITORY}/test_data --model {folder}/config.json --params none --vocab {folder}/vocab --early_stop 0"
+    same = f"--output_dir {folder / output} --cache_dir {folder}/cache --dropout 0 --lr 3e-3 --warmup_ratio 0.2"
+    return [*begin.split(), *same.split(), *own.split()]
+
+
+def on_two(command, status=0):
+    """Run a command that begins two workers; returns what was printed, which only worker 0 may do."""
+    environment = one_thread(NUM_WORKERS="2")
+    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert (result.returncode == 0) == (status == 0), result.stdout + result.stderr
-    if workers > 1 and status == 0:
-        # horovodrun says before each line which worker printed it.
-        assert {line.split(":", 1)[0] for line in result.stdout.splitlines() if line} <= {"[0]<stdout>"}, result.stdout
-    return folder / output, result.stdout + result.stderr
+    if status == 0:
+        assert_only_worker_0_printed(result.stdout)
+    return result.stdout + result.stderr
+
+
+def finetune_on_two(folder, output, own, status=0):
+    return on_two(bort_on(2, "finetune", "--task", "RTE", *options_of(folder, output, own)), status)
+
+
+ON_TWO = "--epochs 3 --batch_size 8 --ckpt_interval 4 --keep_last 0"
+
+
+@pytest.fixture(scope="module")
+def two(folder):
+    """A run on two workers, begun by the published script."""
+    printed = on_two(["scripts/run_finetune.sh", "TEST1", *options_of(folder, "two", ON_TWO)])
+    assert "(2 workers × 1 × 8)" in printed
+    return folder / "two"
 
 
 def assert_alike(one, two):
@@ -61,48 +74,28 @@ def assert_alike(one, two):
     assert len(entries[0]) == read_result(one).epochs
 
 
-def test_two_workers_of_8_are_one_of_16_and_of_two_micro_batches_of_8(folder):
-    """200 rows in updates of 16 leave 8 to the last of an epoch, so one worker has none."""
-    one, _ = finetune(folder, "RTE", "one", 1, "--epochs 3 --batch_size 16")
-    micro, _ = finetune(folder, "RTE", "micro-batches", 1, "--epochs 3 --batch_size 8 --accumulate 2")
-    two, printed = finetune(folder, "RTE", "two", 2, "--epochs 3 --batch_size 8")
-    assert "(2 workers × 1 × 8)" in printed
+def test_two_workers_of_8_are_one_of_16(folder, two):
+    """200 rows in updates of 16 leave 8 to the last of an epoch, and 20 test rows are one batch, so one worker has none.
+
+    That one of 16 is two micro-batches of 8, ``training/test_finetune.py`` shows.
+    """
+    assert main(["finetune", "--task", "RTE", *options_of(folder, "one", "--epochs 3 --batch_size 16")]) == 0
     assert len(list((two / "tensorboard").iterdir())) == 1
-    assert_alike(one, micro)
-    assert_alike(one, two)
+    assert read_result(two).settings["global_batch"] == 16
+    assert_alike(folder / "one", two)
     # What is complete is complete for any number of workers.
-    _, printed = finetune(folder, "RTE", "one", 2, "--epochs 3 --batch_size 8")
-    assert "complete already" in printed
+    assert "complete already" in finetune_on_two(folder, "one", "--epochs 3 --batch_size 8")
 
 
-def test_more_workers_than_rows_of_a_batch_answer_each_row_once(folder):
-    """Each of MNLI's two dev segments is one batch, so one of the workers has nothing to label."""
-    options = "--training_steps 3 --early_stop 1 --dev_batch_size 64 --batch_size "
-    one, two = (finetune(folder, "MNLI", f"mnli {workers}", workers, options + str(8 // workers))[0] for workers in (1, 2))
-    assert_alike(one, two)
-
-
-def test_two_workers_go_on_and_end_together(folder):
-    options = "--epochs 2 --batch_size 8 --ckpt_interval 4 --keep_last 0"
-    whole, _ = finetune(folder, "RTE", "whole", 2, options)
-    shutil.copytree(whole, folder / "from")
-    shorter, _ = finetune(folder, "RTE", "from", 2, f"{options} --resume {folder}/from/checkpoint_0000012")
-    entries = [[entry for entry in read_metrics(run) if entry["kind"] == "eval"] for run in (whole, shorter)]
+def test_two_workers_resume_and_end_together(folder, two):
+    resumed = folder / "resumed"
+    shutil.copytree(two, resumed)
+    finetune_on_two(folder, "resumed", f"{ON_TWO} --resume {resumed}/checkpoint_0000012")
+    entries = [[entry for entry in read_metrics(run) if entry["kind"] == "eval"] for run in (two, resumed)]
     assert entries[0] == entries[1]
-    assert (shorter / "best" / "bort.params").read_bytes() == (whole / "best" / "bort.params").read_bytes()
+    assert (resumed / "best" / "bort.params").read_bytes() == (two / "best" / "bort.params").read_bytes()
 
 
 def test_divergence_on_two_workers_is_said_and_ends_both(folder):
-    run, printed = finetune(folder, "RTE", "diverged", 2, "--epochs 1 --lr 1e30", status=2)
-    assert "not finite by step" in printed
-    assert not (run / "result.json").exists()
-
-
-def test_the_published_script_takes_a_number_of_workers(folder):
-    environment = os.environ | {"NUM_WORKERS": "2", "OUTPUT_DIR": str(folder / "script")}
-    options = ["--model", str(folder / "config.json"), "--params", "none", "--vocab", str(folder / "vocab"), "--epochs", "1"]
-    command = ["scripts/run_finetune.sh", "TEST1", *options, "--cache_dir", "none"]
-    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=180, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert read_result(folder / "script").settings["global_batch"] == 16
-    assert "(2 workers × 1 × 8)" in result.stdout
+    assert "not finite by step" in finetune_on_two(folder, "diverged", "--epochs 1 --lr 1e30", status=2)
+    assert not (folder / "diverged" / "result.json").exists()

@@ -1,4 +1,4 @@
-"""Options from dataclasses: flags for what is on or off, and help that shows a default where there is one."""
+"""Options from dataclasses: flags for what is on or off, help that shows a default where there is one, and what was given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from bort.cli.options import HelpFormatter, add_settings, get_settings
+from bort.cli import build_parser
+from bort.cli.options import HelpFormatter, add_settings, get_settings, given_options
 from bort.settings import PretrainingSettings
 
 
@@ -60,9 +61,45 @@ def test_what_is_no_value_of_an_option_is_refused(parser, arguments, capsys):
 
 def test_help_shows_a_default_where_there_is_one(parser):
     text = " ".join(parser.format_help().split())
-    assert "--number NUMBER of things, 0 % of the time more than one (default: 0)" in text
+    assert "--number N of things, 0 % of the time more than one (default: 0)" in text
     assert "--kind {round,square} round or square (default: round)" in text
     assert "--quiet says nothing --careful, --no-careful looks twice (default: True)" in text
+
+
+def test_help_shows_lists_as_they_are_typed_and_none_where_it_is_empty():
+    parser = argparse.ArgumentParser(formatter_class=HelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=["8x128", "8x512"], help="of batches")
+    parser.add_argument("--benchmark", action="append", default=[], help="all its tasks")
+    parser.add_argument("--jobs", type=int, default=0, help="at once")
+    text = " ".join(parser.format_help().split())
+    assert "of batches (default: 8x128 8x512)" in text
+    assert text.endswith("--benchmark BENCHMARK all its tasks --jobs JOBS at once (default: 0)")
+
+
+def test_paragraphs_of_a_description_stay_apart_and_indented_lines_as_they_are():
+    description = "One line\nand another.\n\n  bort a   first\n  bort b   second\n\nThe end.\n"
+    text = argparse.ArgumentParser(prog="x", description=description, formatter_class=HelpFormatter).format_help()
+    assert "\n\nOne line and another.\n\n  bort a   first\n  bort b   second\n\nThe end.\n\n" in text
+
+
+def test_settings_of_a_group_are_options_under_its_title():
+    parser = argparse.ArgumentParser(formatter_class=HelpFormatter)
+    add_settings(parser.add_argument_group("things"), Example)
+    assert "things:\n  --number N" in parser.format_help()
+    assert get_settings(Example, parser.parse_args(["--number", "3"])) == Example(3)
+
+
+def given(line):
+    """What a command line of bort finetune gives."""
+    words = ["finetune", *line.split()]
+    return given_options(build_parser().parse_args(words, argparse.Namespace(words=words)))
+
+
+def test_what_is_given_is_told_from_what_is_left_at_its_default():
+    """A value that is the default, another name of an option, and the form that switches a flag off, all count."""
+    line = "--task_name RTE --model m --output_dir o --lr 1e-4 --no-use_scheduler --epsilon=1e-6 --seed 0 --seeds 1 2"
+    assert given(line) == {"task", "model", "output_dir", "lr", "use_scheduler", "adam_epsilon", "seed", "seeds"}
+    assert given("--task RTE --init_from d --output_dir o") == {"task", "init_from", "output_dir"}
 
 
 def test_flags_of_pretraining():

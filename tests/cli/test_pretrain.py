@@ -53,7 +53,10 @@ def test_it_says_what_it_will_do_and_leaves_cards(pretrain, folder):
     assert lines[1] == "teacher: none"
     assert lines[3].startswith("run: 3 updates = 0.")
     assert re.search(r" epochs, each of 10 sequences \(1 worker × 2 × 5\), \d+\.\d% padding$", lines[3])
-    assert f"{counted:,}" in (run / "model" / "README.md").read_text()
+    card = (run / "model" / "README.md").read_text()
+    assert f"{counted:,}" in card
+    # The words that were run, which are not those of the process here.
+    assert f"\nbort pretrain --data {folder}/shards --vocab {folder}/vocab --model " in card
     evaluation = json.loads((run / "best" / "evaluation.json").read_text())
     assert f"{evaluation['mlm_loss']:.4f}".rstrip("0") in (run / "best" / "README.md").read_text()
     card = (run / "data_card.md").read_text()

@@ -10,7 +10,7 @@ import pytest
 from bort.cli import main
 from bort.tasks.registry import TASKS, get_task
 
-from ..tasks.test_submission import hand_in, hand_in_all
+from ..tasks.test_submission import submit, submit_all
 from .test_main import run_bort
 
 
@@ -20,7 +20,7 @@ def data(repository):
 
 
 def test_a_complete_folder_of_runs_becomes_a_zip(data, tmp_path):
-    hand_in_all("superglue", data, tmp_path / "runs")
+    submit_all("superglue", data, tmp_path / "runs")
     result = run_bort("submit", "superglue", "runs", "--data_root", data, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (0, "SuperGLUE: 10 files in superglue.zip\n")
     warnings = result.stderr.splitlines()
@@ -32,7 +32,7 @@ def test_a_complete_folder_of_runs_becomes_a_zip(data, tmp_path):
 
 
 def test_everything_that_is_wrong_is_said_at_once_and_an_older_zip_stays(data, tmp_path):
-    runs = hand_in_all("glue", data, tmp_path / "runs")
+    runs = submit_all("glue", data, tmp_path / "runs")
     files = {path.name: path for path in runs.rglob("predictions/*")}
     files["CoLA.tsv"].unlink()
     files["RTE.tsv"].write_text(files["RTE.tsv"].read_text().replace("index\t", "id\t").replace("\n3\t", "\n33\t"))
@@ -55,7 +55,7 @@ def test_everything_that_is_wrong_is_said_at_once_and_an_older_zip_stays(data, t
 
 
 def test_what_is_filled_is_printed_and_written_beside_the_zip(data, tmp_path):
-    hand_in(get_task("RACE-H", data), tmp_path / "predictions")
+    submit(get_task("RACE-H", data), tmp_path / "predictions")
     result = run_bort("submit", "race", ".", "--data_root", data, "--output", "out/race.zip", "--fill_majority", cwd=tmp_path)
     assert result.returncode == 0
     filled, made, remark = result.stdout.splitlines()
@@ -71,7 +71,7 @@ def test_what_is_filled_is_printed_and_written_beside_the_zip(data, tmp_path):
 def test_a_folder_of_every_benchmark_serves_each(data, tmp_path, capsys):
     for task in TASKS:
         if task.name not in ("RACE-H", "RACE-M"):
-            hand_in(get_task(task.name, data), tmp_path / "runs" / task.name / "predictions")
+            submit(get_task(task.name, data), tmp_path / "runs" / task.name / "predictions")
     for benchmark, count in (("glue", 11), ("superglue", 10), ("race", 1)):
         output = tmp_path / f"{benchmark}.zip"
         assert main(["submit", benchmark, str(tmp_path / "runs"), "--data_root", str(data), "--output", str(output)]) == 0
@@ -90,7 +90,7 @@ def test_a_folder_of_every_benchmark_serves_each(data, tmp_path, capsys):
     ],
 )
 def test_mistakes_are_one_line(arguments, error, data, tmp_path):
-    hand_in(get_task("RACE", data), tmp_path)
+    submit(get_task("RACE", data), tmp_path)
     (tmp_path / "file").write_text("")
     result = run_bort("submit", *arguments, "--data_root", data, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
@@ -102,7 +102,7 @@ def test_mistakes_are_one_line(arguments, error, data, tmp_path):
 def test_notices_and_results_are_lines_whatever_the_folders_are_called(data, tmp_path):
     odd = tmp_path / "a\x1b[1m\u2028b"
     shutil.copytree(data / "race", odd / "race")
-    hand_in(get_task("RACE", data), tmp_path / "runs")
+    submit(get_task("RACE", data), tmp_path / "runs")
     result = run_bort("submit", "race", tmp_path / "runs", "--data_root", odd, "--output", odd / "race.zip")
     assert result.returncode == 0
     assert r"a\x1b[1m\u2028b/race/test has" in result.stderr

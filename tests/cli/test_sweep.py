@@ -1,4 +1,4 @@
-"""``bort finetune`` as a sweep: a grid on test_data with a tiny encoder, gone on with, and what is refused."""
+"""``bort finetune`` as a sweep: a grid on test_data with a tiny encoder, resumed, and what is refused."""
 
 from __future__ import annotations
 
@@ -92,13 +92,11 @@ def test_more_points_may_come_one_of_which_fails(base, finished, tmp_path):
 
 
 @pytest.fixture
-def refused(base, monkeypatch, capsys):
+def refused(base, capsys):
     """What ``bort finetune`` prints on standard error where it refuses."""
 
     def refused(*words, base=base):
-        command = ["finetune", *base, *map(str, words)]
-        monkeypatch.setattr(sys, "argv", ["bort", *command])
-        assert main(command) == 2
+        assert main(["finetune", *base, *map(str, words)]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         return error
@@ -106,22 +104,56 @@ def refused(base, monkeypatch, capsys):
     return refused
 
 
-def test_a_finished_sweep_is_not_gone_on_with_under_other_options(finished, refused):
+def test_a_finished_sweep_is_not_resumed_under_other_options(finished, refused):
     grid = finished[0].parent / "grid.yaml"
     error = refused("--output_dir", finished[0], "--grid", grid, "--seeds", 1, "--max_gradient_norm", "0.5")
     assert "the sweep there has max_gradient_norm its default, this one 0.5" in error
 
 
-def test_what_no_run_could_do_is_refused_before_there_is_a_folder(base, refused, tmp_path):
-    def with_option(name, value):
-        return [value if before == name else word for before, word in zip(["", *base], base, strict=False)]
+WHAT_EVERY_RUN_REFUSES = {
+    "no such encoder": ("--model typo.json", "typo.json"),
+    "no training rows": ("--task AX", "AX has no training rows; its test set is labelled by a model of MNLI: bort predict"),
+    "no files": ("--data_root .", "RTE: no train.tsv in"),
+    "no epochs": ("--epochs 0", "epochs must be at least 1, got 0"),
+    "no log": ("--log_interval 0", "log_interval must be at least 1"),
+    "keep_question": ("--keep_question", "--keep_question is for RACE, whose articles are followed by a question; RTE has none"),
+    "longer than the encoder": ("--max_len 65", "--max_len 65: the encoder random has 64 positions; give at most so many"),
+    "half precision without a GPU": ("--dtype float16", "--dtype float16 needs --gpu"),
+}
 
-    out = ("--output_dir", tmp_path / "out", "--seeds", 0, 1)
-    assert "typo.json" in refused(*out, base=with_option("--model", "typo.json"))
-    assert "AX has no recipe" in refused(*out, base=with_option("--task", "AX"))
-    assert "RTE: no train.tsv in" in refused(*out, base=with_option("--data_root", str(tmp_path)))
-    assert "epochs must be" in refused(*out, "--epochs", 0)
-    assert "log_interval must be at least 1" in refused(*out, "--log_interval", 0)
+
+@pytest.mark.parametrize("name", WHAT_EVERY_RUN_REFUSES)
+@pytest.mark.parametrize("sweep", ["--seeds 0 1", ""], ids=["sweep", "single"])
+def test_a_sweep_refuses_what_its_runs_would_before_there_is_a_folder(name, sweep, base, refused, tmp_path, monkeypatch):
+    words, message = WHAT_EVERY_RUN_REFUSES[name]
+    monkeypatch.chdir(tmp_path)
+    # Of an option that is given twice, the last counts.
+    assert message in refused("--output_dir", "out", *words.split(), *sweep.split(), base=base)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("max_len: [32, 65]", "--max_len 65: the encoder random has 64 positions"),
+        ("keep_question: [false, true]", "--keep_question is for RACE"),
+        ("dtype: [float32, float16]", "--dtype float16 needs --gpu"),
+    ],
+)
+def test_a_sweep_refuses_what_one_point_of_its_grid_would(grid, message, base, refused, tmp_path):
+    (tmp_path / "grid.yaml").write_text(f"{grid}\nlr: [1e-3, 1e-4]\n")
+    without_length = [word for word in base if word not in ("--max_len", "32")]
+    assert message in refused("--output_dir", tmp_path / "out", "--grid", tmp_path / "grid.yaml", base=without_length)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_draws_a_new_classifier_is_refused_beside_one_that_is_taken_over(classifier, repository, refused, tmp_path):
+    """QNLI's labels are RTE's. Also where the option gives what is its default anyway, and where a grid gives it."""
+    (tmp_path / "grid.yaml").write_text("init: [gaussian]\n")
+    base = f"--task QNLI --data_root {repository}/test_data --init_from {classifier} --cache_dir none".split()
+    for words in ("--init gaussian", "--prob 0.02", "--init gaussian --seeds 0 1", f"--grid {tmp_path}/grid.yaml"):
+        error = refused("--output_dir", tmp_path / "out", *words.split(), base=base)
+        assert "--init and --prob draw a new classifier, but that of RTE is taken over, since its labels are the same" in error
     assert not (tmp_path / "out").exists()
 
 
@@ -133,8 +165,8 @@ WRONG = {
     "seed and seeds": ("--seeds 1 2 --seed 3", "--seed is given, and so are its values in the sweep"),
     "an option with its default beside the grid": ("--grid dropout.yaml --dropout 0.1", "--dropout is given, and so are its values"),
     "the default seed and seeds": ("--seeds 1 2 --seed 0", "--seed is given, and so are its values in the sweep"),
-    "to begin anew": ("--seeds 1 --resume never", "--resume never: a sweep always goes on where it was; to begin anew, remove"),
-    "to go on from elsewhere": ("--seeds 1 --resume runs/checkpoint_0000001", "--resume runs/checkpoint_0000001: a sweep always"),
+    "to train from the start": ("--seeds 1 --resume never", "--resume never: a sweep always resumes; to train from the start, remove"),
+    "to resume from elsewhere": ("--seeds 1 --resume runs/checkpoint_0000001", "--resume runs/checkpoint_0000001: a sweep always"),
     "grid and option": ("--grid published --lr 1e-3", "--lr is given, and so are its values in the sweep"),
     "no such grid": ("--grid nowhere.yaml", "nowhere.yaml: No such file"),
     "no Ray there": ("--seeds 1 --ray 127.0.0.1:1", "--ray 127.0.0.1:1: "),

@@ -53,6 +53,15 @@ def mirror(tmp_path, monkeypatch):
     return digest
 
 
+def test_help_shows_each_use_on_a_line_of_its_own(capsys):
+    with pytest.raises(SystemExit):
+        main(["tasks", "--help"])
+    text = capsys.readouterr().out
+    for use in ("bort tasks  ", "bort tasks NAME...  ", "bort tasks download NAME...  ", "bort tasks scores DIR...  "):
+        assert text.count(f"\n  {use}") == 1
+    assert "(default: [])" not in text
+
+
 def test_every_task_is_listed_with_what_is_there(tmp_path, capsys):
     put(tmp_path, "superglue/CB/train.jsonl", rows(7))
     put(tmp_path, "glue_rte/dev.tsv", "sentence1\tsentence2\tlabel\na\tb\tentailment\nc\td\tperhaps\n")
@@ -160,7 +169,7 @@ def test_a_benchmark_stops_at_the_first_task_that_cannot_be_had(tmp_path, capsys
     [
         ("download", "nothing to download; name tasks"),
         ("download CB --json x", "--json is for lists"),
-        ("scores", "scores are those of runs: name their folders"),
+        ("scores", "scores needs folders of runs"),
         ("scores nowhere", "nowhere: no such folder"),
         ("scores bort", "no result.json in bort; a run of bort finetune writes it"),
         ("download XY", 'no task "XY"; there are CoLA'),
@@ -207,7 +216,7 @@ def test_what_is_in_no_encoding_is_escaped(tmp_path, capsys):
     assert main(["tasks", "CB", "--data_root", str(root), "--json", str(file)]) == 0
     train = json.loads(file.read_text(encoding="ascii"))[0]["segments"][0]
     assert train["path"] == f"{root}/superglue/CB/train.jsonl"
-    assert 'label "\ud800" is not one of' in train["damage"]
+    assert r'label "\ud800" is not one of' in train["damage"]
     assert r'label "\ud800" is not one of' in capsys.readouterr().out
 
 
@@ -221,7 +230,7 @@ def test_a_folder_of_many_or_large_files_is_not_read_in_a_list(tmp_path, monkeyp
     assert (state["damage"], state["size"], state["notes"]) == (None, None, [f"{tmp_path}/race/dev: {files} files, not read"])
 
 
-def test_a_file_that_cannot_be_looked_at_is_damaged_and_the_list_goes_on(tmp_path, capsys):
+def test_a_file_that_cannot_be_looked_at_is_damaged_and_the_others_are_listed(tmp_path, capsys):
     put(tmp_path, "superglue/CB/train.jsonl", rows(3))
     (tmp_path / "glue").mkdir()
     (tmp_path / "glue/RTE").symlink_to("RTE")
@@ -233,8 +242,9 @@ def test_a_file_that_cannot_be_looked_at_is_damaged_and_the_list_goes_on(tmp_pat
 
 
 def put_run(folder, task, dev):
-    values = {"best_epoch": 1, "epochs": 1, "steps": 1, "majority": {}, "settings": {}, "parameters": 1, "train_rows": 1, "seconds": 1.0}
-    put(folder, "result.json", json.dumps(values | {"task": task, "score": 0.0, "dev": dev, "files": []}))
+    counts = {"best_epoch": 1, "epochs": 1, "steps": 1, "parameters": 1, "train_rows": 1, "seconds": 1.0}
+    result = counts | {"task": task, "score": 0.0, "dev": dev, "majority": dev, "settings": {}, "files": [], "test_rows": {}}
+    put(folder, "result.json", json.dumps(result))
 
 
 def test_scores_of_runs_are_averaged_by_task_and_by_benchmark(tmp_path, capsys):
@@ -261,9 +271,10 @@ def test_scores_of_runs_are_averaged_by_task_and_by_benchmark(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("task", "dev", "reason"),
     [
-        ("RTE", {"dev": {"accuracy": "0.5"}}, "no dev accuracy of RTE; repeat the run"),
-        ("RTE", {"dev": {"accuracy": float("nan")}}, "no dev accuracy of RTE; repeat the run"),
-        ("RTE", [], "no dev accuracy of RTE; repeat the run"),
+        ("RTE", {"dev": {"accuracy": "0.5"}}, "not the result of a fine-tuning run: dev is missing or damaged"),
+        ("RTE", {"dev": {"accuracy": float("nan")}}, "not the result of a fine-tuning run: dev is missing or damaged"),
+        ("RTE", [], "not the result of a fine-tuning run: dev is missing or damaged"),
+        ("RTE", {"dev": {}}, "no dev accuracy of RTE; repeat the run"),
         ("MNLI", {"dev_matched": {"accuracy": 0.5}}, "no dev_mismatched accuracy of MNLI; repeat the run"),
         ("XY", {}, 'no task "XY"; there are CoLA'),
     ],

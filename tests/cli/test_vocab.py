@@ -50,7 +50,7 @@ def corpus(tmp_path) -> Path:
 def test_train_byte_level_bpe(bort, corpus, tmp_path):
     done = bort("train", "--input", corpus, "--output", tmp_path / "a", "--vocab_size", 300)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"15 sentences from 1 files → 300 tokens in {tmp_path / 'a'}\n"
+    assert done.stdout == f"15 sentences from 1 file → 300 tokens in {tmp_path / 'a'}\n"
     assert sorted(file.name for file in (tmp_path / "a").iterdir()) == ["merges.txt", "vocab.json"]
     tokenizer = Tokenizer.from_directory(tmp_path / "a")
     vocab = tokenizer.vocab
@@ -87,7 +87,7 @@ def test_bytes_that_are_not_utf8_are_counted(bort, corpus, tmp_path):
     corpus.write_bytes(TEXT.encode() + b"caf\xe9\n")
     done = bort("train", "--input", corpus, "--output", tmp_path / "a", "--vocab_size", 300)
     assert done.returncode == 0
-    assert done.stderr == "bort: warning: 1 lines were not UTF-8; their odd bytes became U+FFFD\n"
+    assert done.stderr == "bort: warning: 1 line not in UTF-8; bytes that could not be decoded became U+FFFD\n"
 
 
 def test_convert_there_and_back(bort, corpus, tmp_path):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +13,11 @@ from bort.cli import main
 from bort.parameters import read_parameters
 from bort.training.journal import read_metrics
 
+from ..real_runs import REPOSITORY, assert_only_worker_0_printed, bort_on, one_thread
+
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, repository, tokenizer):
+def folder(tmp_path_factory, repository, tokenizer, blank_curves):
     """Vocabulary, shards, a teacher of two updates, and a configuration without dropout, which each worker would draw for itself."""
     folder = tmp_path_factory.mktemp("workers")
     tokenizer.save(folder / "vocab")
@@ -27,27 +26,21 @@ def folder(tmp_path_factory, repository, tokenizer):
     for part in ("corpus", "heldout"):
         source = ["--input", str(repository / "test_data" / part), "--vocab", str(folder / "vocab"), "--max_seq_length", "32"]
         assert main(["data", *source, "--output", str(folder / part)]) == 0
-    run("pretrain", folder, "teacher", 1, "--teacher_model none --num_steps 2 --seed 9")
+    run(folder, "teacher", 1, "--teacher_model none --num_steps 2 --seed 9")
     return folder
 
 
-def run(verb, folder, output, workers, options):
-    """Run ``bort VERB`` on so many workers and return the run's folder; only worker 0 may print."""
-    shared = {
-        "pretrain": f"--data {folder}/corpus --data_eval {folder}/heldout --vocab {folder}/vocab --model {folder}/config.json --lr 1e-3",
-        "finetune": f"--model {folder}/teacher/model --data_root test_data --task SST-2 --max_len 48 --dropout 0",
-    }[verb]
-    command = [sys.executable, "-m", "bort", verb, *shared.split(), "--output_dir", str(folder / output), *options.split()]
-    launcher = ["horovodrun", "--disable-cache", "--gloo-timeout-seconds", "240", "--gloo", "-np", str(workers)] if workers > 1 else []
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    repository = Path(__file__).resolve().parents[2]
-    result = subprocess.run(
-        [*launcher, *command], cwd=repository, env=environment, capture_output=True, text=True, timeout=180, check=False
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    if workers > 1:
-        # horovodrun says before each line which worker printed it.
-        assert {line.split(":", 1)[0] for line in result.stdout.splitlines() if line} == {"[0]<stdout>"}, result.stdout
+def run(folder, output, workers, options):
+    """Run ``bort pretrain`` on so many workers, one of them in this process, and return the run's folder; only worker 0 may print."""
+    shared = f"--data {folder}/corpus --data_eval {folder}/heldout --vocab {folder}/vocab --model {folder}/config.json --lr 1e-3"
+    words = ["pretrain", *shared.split(), "--output_dir", str(folder / output), *options.split()]
+    if workers == 1:
+        assert main(words) == 0
+    else:
+        command = bort_on(workers, *words)
+        result = subprocess.run(command, cwd=REPOSITORY, env=one_thread(), capture_output=True, text=True, timeout=180, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert_only_worker_0_printed(result.stdout)
     assert len(list((folder / output / "tensorboard").iterdir())) == 1
     return folder / output
 
@@ -60,7 +53,6 @@ def largest_difference(first, second):
 
 DISTIL = "--teacher_model {folder}/teacher/model --num_steps 4 --log_interval 2 --ckpt_interval 0 "
 SPLITS = {
-    "2 workers": (2, "--batch_size 6"),
     "2 workers, 2 micro-batches": (2, "--batch_size 3 --accumulate 2"),
     "3 workers": (3, "--batch_size 4"),
 }
@@ -68,7 +60,7 @@ SPLITS = {
 
 @pytest.fixture(scope="module")
 def alone(folder):
-    return run("pretrain", folder, "alone", 1, DISTIL.format(folder=folder) + "--batch_size 12")
+    return run(folder, "alone", 1, DISTIL.format(folder=folder) + "--batch_size 12")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +70,7 @@ def distil(folder):
     @cache
     def distil(split):
         workers, options = SPLITS[split]
-        return run("pretrain", folder, split, workers, DISTIL.format(folder=folder) + options)
+        return run(folder, split, workers, DISTIL.format(folder=folder) + options)
 
     return distil
 
@@ -100,7 +92,7 @@ def test_distillation_on_several_workers_is_that_on_one(alone, distil, split):
 def test_evaluation_on_two_workers_is_that_on_one(folder, alone):
     """Of one model, so that training plays no part: as it is before the first update that matters."""
     options = f"--params {alone}/model/bort.params --teacher_model none --num_steps 1 --lr 1e-30 --ckpt_interval 0 --seed 4 --batch_size "
-    one, two = (run("pretrain", folder, f"evaluation {workers}", workers, options + str(size)) for workers, size in ((1, 6), (2, 3)))
+    one, two = (run(folder, f"evaluation {workers}", workers, options + str(size)) for workers, size in ((1, 6), (2, 3)))
     expected, found = read_metrics(one)[-1], read_metrics(two)[-1]
     assert found["kind"] == expected["kind"] == "eval"
     assert found["mlm_accuracy"] == expected["mlm_accuracy"]
@@ -109,5 +101,5 @@ def test_evaluation_on_two_workers_is_that_on_one(folder, alone):
 
 def test_three_workers_give_the_same_bits_every_time(folder, distil):
     """Two workers always do, since a sum of two does not depend on the order."""
-    first, second = distil("3 workers"), run("pretrain", folder, "again", 3, DISTIL.format(folder=folder) + SPLITS["3 workers"][1])
+    first, second = distil("3 workers"), run(folder, "again", 3, DISTIL.format(folder=folder) + SPLITS["3 workers"][1])
     assert largest_difference(first / "model" / "bort.params", second / "model" / "bort.params") == 0.0

@@ -5,25 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-WORKER = "tests.gluon.two_workers"
-# Two launchers at once spoil each other's cache of host checks in the home folder, and a worker waits half a minute for the other to start,
-# which is little where many tests run.
-LAUNCHER = ["horovodrun", "--disable-cache", "--gloo-timeout-seconds", "240", "--gloo", "-np", "2"]
+from ..real_runs import module_on, one_thread
 
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory, repository):
     """What one process, and each of two, had after three steps."""
     output = tmp_path_factory.mktemp("workers")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    for launcher in ([], LAUNCHER):
-        command = [*launcher, sys.executable, "-m", WORKER, str(output)]
-        result = subprocess.run(command, env=environment, cwd=repository, capture_output=True, text=True, timeout=300, check=False)
+    for workers in (1, 2):
+        command = module_on(workers, "tests.gluon.two_workers", output)
+        result = subprocess.run(command, env=one_thread(), cwd=repository, capture_output=True, text=True, timeout=300, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
     return {path.stem: dict(np.load(path)) for path in output.glob("*.npz")}
 

@@ -104,7 +104,24 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def unknown(monkeypatch):
-    """Nobody knows the digests, so that archives made here are taken."""
-    for folder, sources in SOURCES.items():
-        monkeypatch.setitem(SOURCES, folder, tuple(dataclasses.replace(source, size=None, sha256=None) for source in sources))
+def make_official(monkeypatch):
+    """A function that makes a content the official one of a published path, so that archives made here are taken."""
+
+    def make(path, content):
+        new = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for folder, sources in SOURCES.items():
+            changed = [dataclasses.replace(source, **new) if source.url.endswith(path) else source for source in sources]
+            monkeypatch.setitem(SOURCES, folder, tuple(changed))
+
+    return make
+
+
+@pytest.fixture
+def publish(server, make_official):
+    """A function that serves a content as the official one of a published path."""
+
+    def publish(path, content):
+        server.files[path] = content
+        make_official(path, content)
+
+    return publish

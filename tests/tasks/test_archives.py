@@ -256,8 +256,7 @@ def test_more_after_the_end_of_a_tar(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"<!DOCTYPE html><html>404</html>", "a web page, not an archive"),
-        (b"\n <HTML>moved", "a web page, not an archive"),
+        (b"<!DOCTYPE html><html>404</html>", "neither a zip nor a tar.gz archive"),
         (b"", "neither a zip nor a tar.gz archive"),
         (b"Rar!", "neither a zip nor a tar.gz archive"),
     ],

@@ -13,7 +13,7 @@ from bort.tasks.batches import EncodedRows, TrainingPlan, prediction_batches
 PAD = 1
 
 
-def rows_of(lengths, max_len=None):
+def rows_of(lengths, max_len=512):
     """Row i holds as many tokens as ``lengths`` says, each 100 + i."""
     input_ids = [np.full(length, 100 + row, np.int32) for row, length in enumerate(lengths)]
     return EncodedRows(input_ids, np.arange(len(input_ids), dtype=np.float32), PAD, max_len)

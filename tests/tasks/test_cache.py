@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import multiprocessing
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -201,19 +203,34 @@ def test_a_damaged_file_is_made_again_with_a_warning(task, tokenizer, folder, na
     assert_right(encode(task, tokenizer, folder), task, tokenizer)
 
 
-def test_rows_of_another_reading_of_the_same_file_are_not_believed(task, tokenizer, folder):
-    encode(task, tokenizer, folder)
-    examples = [dataclasses.replace(example, texts=tuple(text.upper() for text in example.texts)) for example in task.examples(SEGMENT)]
-    with pytest.warns(UserWarning, match="made of other rows; the rows are encoded again"):
-        rows = encode_segment(task, SEGMENT, examples, tokenizer, 64, False, folder)
-    np.testing.assert_array_equal(np.concatenate(rows.input_ids), np.concatenate(encode_examples(examples, tokenizer, 64)))
-
-
-def test_rows_whose_question_begins_elsewhere_are_not_believed(task, tokenizer, folder):
+@pytest.mark.parametrize("reading", [lambda example: {"texts": tuple(map(str.upper, example.texts))}, lambda _: {"question_start": 1}])
+def test_another_reading_of_the_same_file_has_a_cache_file_of_its_own(task, tokenizer, folder, reading):
     encode(task, tokenizer, folder, keep_question=True)
-    examples = [dataclasses.replace(example, question_start=1) for example in task.examples(SEGMENT)]
-    with pytest.warns(UserWarning, match="made of other rows; the rows are encoded again"):
-        encode_segment(task, SEGMENT, examples, tokenizer, 64, True, folder)
+    examples = [dataclasses.replace(example, **reading(example)) for example in task.examples(SEGMENT)]
+    rows = encode_segment(task, SEGMENT, examples, tokenizer, 64, True, folder)
+    np.testing.assert_array_equal(np.concatenate(rows.input_ids), np.concatenate(encode_examples(examples, tokenizer, 64, True)))
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_file_under_the_name_of_another_is_not_used(task, tokenizer, folder):
+    encode(task, tokenizer, folder, max_len=32)
+    short = cached_file(folder).rename(folder.parent / "short")
+    encode(task, tokenizer, folder)
+    short.replace(cached_file(folder))
+    with pytest.warns(UserWarning, match="damaged, or made of other rows; the rows are encoded again"):
+        rows = encode_segment(task, SEGMENT, task.examples(SEGMENT), tokenizer, 64, False, folder)
+    assert_right(rows, task, tokenizer)
+
+
+def test_the_checksum_of_rows_copies_none_of_them():
+    ids, offsets = np.arange(1 << 20, dtype=np.int32), np.arange(1000, dtype=np.int64)
+    tracemalloc.start()
+    digest = cache_module._digest_of_rows(ids, offsets)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 16
+    assert digest == hashlib.sha256(offsets.tobytes() + ids.tobytes()).hexdigest()
+    assert cache_module._digest_of_rows(ids[:0], offsets[:0]) == hashlib.sha256().hexdigest()
 
 
 def test_a_folder_that_cannot_be_written_is_gone_without_and_named_once(task, tokenizer, tmp_path):

@@ -46,7 +46,7 @@ def own_rows(task):
 def read(task, segment_name, content, folder):
     segment = task.segment(segment_name)
     place = folder / task.folders[0] / segment.file
-    for part in segment.parts or ("",):
+    for part in segment.subfolders or ("",):
         file = place / part / "1.txt" if part else place
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)

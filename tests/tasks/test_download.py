@@ -19,23 +19,23 @@ from bort.errors import BortError
 from bort.tasks import TASKS, get_task
 from bort.tasks.download import MANIFEST, SOURCES, changes_since_download, download
 
-from .download_cases import CB_FILES, CB_PATH, CB_ZIP, KNOWS_NO_DIGEST, ROWS, data, everything, failure, tar_of, zip_of
+from .download_cases import CB_FILES, CB_PATH, CB_ZIP, ROWS, data, everything, failure, program, tar_of, zip_of
 
 
-def test_a_task_arrives_in_its_folder_and_is_read(server, unknown, tmp_path):
-    server.files[CB_PATH] = CB_ZIP
+def test_a_task_arrives_in_its_folder_and_is_read(server, publish, tmp_path):
+    publish(CB_PATH, CB_ZIP)
     report = download("CB", tmp_path, progress=False)
     assert data(tmp_path) == {f"superglue/CB/{name}": content for name, content in CB_FILES.items()}
     assert len(get_task("CB", tmp_path).examples("train")) == 20
-    assert [(file.url, file.size, file.sha256, file.known) for file in report.fetched] == [
-        (server.url + CB_PATH, len(CB_ZIP), hashlib.sha256(CB_ZIP).hexdigest(), False)
+    assert [(file.url, file.size, file.sha256) for file in report.fetched] == [
+        (server.url + CB_PATH, len(CB_ZIP), hashlib.sha256(CB_ZIP).hexdigest())
     ]
     assert json.loads((tmp_path / "superglue/CB" / MANIFEST).read_text())["fetched"][0]["sha256"] == report.fetched[0].sha256
     assert [path.name for path in (tmp_path / "superglue").iterdir()] == ["CB"]
 
 
-def test_what_is_complete_is_not_asked_for_again(server, unknown, tmp_path):
-    server.files[CB_PATH] = CB_ZIP
+def test_what_is_complete_is_not_asked_for_again(server, publish, tmp_path):
+    publish(CB_PATH, CB_ZIP)
     download("CB", tmp_path, progress=False)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     report = download(get_task("CB", tmp_path), progress=False)
@@ -58,13 +58,6 @@ def test_the_official_digest_is_demanded(server, tmp_path):
     assert everything(tmp_path) == {}
 
 
-def test_the_right_digest_is_said_to_be_official(server, tmp_path, monkeypatch):
-    known = dataclasses.replace(SOURCES["superglue/CB"][0], size=len(CB_ZIP), sha256=hashlib.sha256(CB_ZIP).hexdigest())
-    monkeypatch.setitem(SOURCES, "superglue/CB", (known,))
-    server.files[CB_PATH] = CB_ZIP
-    assert download("CB", tmp_path, progress=False).fetched[0].known
-
-
 def test_every_digest_is_one(tmp_path):
     sources = [source for group in SOURCES.values() for source in group]
     assert all(re.fullmatch("[0-9a-f]{64}", source.sha256) and source.size > 0 for source in sources)
@@ -79,15 +72,15 @@ BROKEN = {
     "bomb": (zip_of({"CB/train.jsonl": bytes(30_000_000)}), "member 'CB/train.jsonl' unpacks beyond"),
     "tar cut short": (tar_of({"CB/train.jsonl": ROWS})[:-20], "the archive is damaged or cut short"),
     "end of a tar missing": (gzip.compress(gzip.decompress(tar_of({"CB/train.jsonl": ROWS}))[:1024]), "cut short"),
-    "web page": (b"<html>gone", "a web page, not an archive"),
     "something else": (zip_of({"CB/train.jsonl": ROWS, "CB/test.jsonl": ROWS}), "holds no val.jsonl, so it is not CB"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("existing", [False, True])
-def test_after_a_refusal_nothing_is_left_and_existing_data_are_as_they_were(server, unknown, tmp_path, name, existing):
-    server.files[CB_PATH], reason = BROKEN[name]
+def test_after_a_refusal_nothing_is_left_and_existing_data_are_as_they_were(server, publish, tmp_path, name, existing):
+    archive, reason = BROKEN[name]
+    publish(CB_PATH, archive)
     root = tmp_path / "root"
     (root / "superglue").mkdir(parents=True)
     if existing:
@@ -100,7 +93,7 @@ def test_after_a_refusal_nothing_is_left_and_existing_data_are_as_they_were(serv
     assert "another place" in message
     assert everything(tmp_path) == before
     assert [path.name for path in (root / "superglue").iterdir()] == (["CB"] if existing else [])
-    server.files[CB_PATH] = CB_ZIP
+    publish(CB_PATH, CB_ZIP)
     report = download("CB", root, progress=False)
     assert data(root) == {f"superglue/CB/{name}": content for name, content in CB_FILES.items()} | (
         {"superglue/CB/train.jsonl": b"mine"} if existing else {}
@@ -108,8 +101,8 @@ def test_after_a_refusal_nothing_is_left_and_existing_data_are_as_they_were(serv
     assert report.kept == (("train.jsonl",) if existing else ())
 
 
-def test_a_later_change_is_noticed(server, unknown, tmp_path):
-    server.files[CB_PATH] = CB_ZIP
+def test_a_later_change_is_noticed(server, publish, tmp_path):
+    publish(CB_PATH, CB_ZIP)
     download("CB", tmp_path, progress=False)
     task = get_task("CB", tmp_path)
     assert changes_since_download(task) == []
@@ -117,15 +110,15 @@ def test_a_later_change_is_noticed(server, unknown, tmp_path):
     assert changes_since_download(task) == ["test.jsonl"]
     (tmp_path / "superglue/CB/test.jsonl").unlink()
     assert changes_since_download(task) == ["test.jsonl"]
-    server.files[CB_PATH] = zip_of({f"CB/{name}": content for name, content in CB_FILES.items()})
+    publish(CB_PATH, zip_of({f"CB/{name}": content for name, content in CB_FILES.items()}))
     report = download("CB", tmp_path, progress=False)
     assert report.changed == (server.url + CB_PATH,)
     assert report.kept == ("train.jsonl", "val.jsonl")
     assert changes_since_download(task) == []
 
 
-def test_a_file_that_a_repair_keeps_is_not_taken_for_the_published_one(server, unknown, tmp_path):
-    server.files[CB_PATH] = CB_ZIP
+def test_a_file_that_a_repair_keeps_is_not_taken_for_the_published_one(publish, tmp_path):
+    publish(CB_PATH, CB_ZIP)
     (tmp_path / "superglue/CB").mkdir(parents=True)
     (tmp_path / "superglue/CB/train.jsonl").write_bytes(b"mine")
     assert download("CB", tmp_path, progress=False).kept == ("train.jsonl",)
@@ -154,23 +147,23 @@ def test_a_damaged_note_of_a_download_is_named(tmp_path, damage):
 @pytest.mark.parametrize(
     "task", [task for task in TASKS if task.folders[0] not in ("glue/MRPC", "glue/AX", "race")], ids=lambda task: task.name
 )
-def test_every_archive_is_looked_for_under_its_published_path_and_unpacked_to_the_official_folder(server, unknown, tmp_path, task):
+def test_every_archive_is_looked_for_under_its_published_path_and_unpacked_to_the_official_folder(publish, tmp_path, task):
     """The folder inside an archive may have any name: QQP-clean.zip holds QQP, QNLIv2.zip holds QNLI."""
     path = urlsplit(SOURCES[task.folders[0]][0].url).path
     files = {segment.file: segment.name.encode() for segment in task.segments}
     extra = {"X/original/train.tsv": b"no", "X/._train.tsv": b"no", "__MACOSX/X/._train.tsv": b"no", "X/Icon\r": b"no", "X/README": b"no"}
-    server.files[path] = zip_of({"X/": b""} | {f"X/{name}": content for name, content in files.items()} | extra)
+    publish(path, zip_of({"X/": b""} | {f"X/{name}": content for name, content in files.items()} | extra))
     download(task.name, tmp_path, progress=False)
     assert data(tmp_path) == {f"{task.folders[0]}/{name}": content for name, content in files.items()}
     assert all(get_task(task.name, tmp_path).is_present(segment.name) for segment in task.segments)
 
 
-def test_race_comes_out_of_its_archive_for_all_three_tasks(server, unknown, tmp_path):
+def test_race_comes_out_of_its_archive_for_all_three_tasks(publish, tmp_path):
     articles = {
         f"{segment}/{level}/{n}.txt": b"{}" for segment in ("train", "dev", "test") for level in ("high", "middle") for n in (1, 10)
     }
     members = {f"RACE/{name}": content for name, content in articles.items()}
-    server.files["/~glai1/data/race/RACE.tar.gz"] = tar_of(members | {"RACE/dev/high/._1.txt": b"no", "RACE/README": b"no"})
+    publish("/~glai1/data/race/RACE.tar.gz", tar_of(members | {"RACE/dev/high/._1.txt": b"no", "RACE/README": b"no"}))
     download("RACE-H", tmp_path, progress=False)
     assert data(tmp_path) == {f"race/{name}": content for name, content in articles.items()}
     assert download("RACE", tmp_path, progress=False).fetched == ()
@@ -179,8 +172,8 @@ def test_race_comes_out_of_its_archive_for_all_three_tasks(server, unknown, tmp_
     assert changes_since_download(get_task("RACE-M", tmp_path)) == ["dev"]
 
 
-def test_ax_is_one_file_under_another_name(server, unknown, tmp_path):
-    server.files["/glue/data/AX.tsv"] = b"index\tsentence1\tsentence2\n0\ta\tb\n"
+def test_ax_is_one_file_under_another_name(publish, tmp_path):
+    publish("/glue/data/AX.tsv", b"index\tsentence1\tsentence2\n0\ta\tb\n")
     download("AX", tmp_path, progress=False)
     assert list(data(tmp_path)) == ["glue/AX/diagnostic.tsv"]
     assert get_task("AX", tmp_path).examples("test")[0].texts == ("a", "b")
@@ -189,14 +182,15 @@ def test_ax_is_one_file_under_another_name(server, unknown, tmp_path):
 HEADER = b"\xef\xbb\xbfQuality\t#1 ID\t#2 ID\t#1 String\t#2 String"
 
 
-def serve_mrpc(server, train, test, ids):
-    senteval = "/senteval/senteval_data/msr_paraphrase_"
-    server.files |= {f"{senteval}train.txt": train, f"{senteval}test.txt": test, "/glue/data/mrpc_dev_ids.tsv": ids}
+def publish_mrpc(publish, train, test, ids):
+    for name, content in (("train", train), ("test", test)):
+        publish(f"/senteval/senteval_data/msr_paraphrase_{name}.txt", content)
+    publish("/glue/data/mrpc_dev_ids.tsv", ids)
 
 
-def test_mrpc_is_put_together(server, unknown, tmp_path):
+def test_mrpc_is_put_together(publish, tmp_path):
     rows = [b'%d\t%d\t%d\tfirst "%d\tsecond %d' % (n % 2, 100 + n, 200 + n, n, n) for n in range(6)]
-    serve_mrpc(server, b"\r\n".join([HEADER, *rows]) + b"\r\n", b"\n".join([HEADER, *rows[:2]]), b"104\t204\n101\t201\n")
+    publish_mrpc(publish, b"\r\n".join([HEADER, *rows]) + b"\r\n", b"\n".join([HEADER, *rows[:2]]), b"104\t204\n101\t201\n")
     download("MRPC", tmp_path, progress=False)
     assert data(tmp_path / "glue/MRPC") == {
         "train.tsv": b"\n".join([HEADER, rows[0], rows[2], rows[3], rows[5], b""]),
@@ -208,7 +202,7 @@ def test_mrpc_is_put_together(server, unknown, tmp_path):
     assert task.examples("test")[1].texts == ('first "1', "second 1")
 
 
-def test_mrpc_is_put_together_as_glue_did(server, unknown, tmp_path, shared):
+def test_mrpc_is_put_together_as_glue_did(publish, tmp_path, shared):
     """The rows of GLUE's own files, shuffled back into the corpus's two, come out as GLUE's own files."""
     glue = {path.name: path.read_bytes() for path in (shared / "data/glue/MRPC").iterdir()}
     train, dev, test = (glue[f"{name}.tsv"].removesuffix(b"\n").split(b"\n") for name in ("train", "dev", "test"))
@@ -217,7 +211,7 @@ def test_mrpc_is_put_together_as_glue_did(server, unknown, tmp_path, shared):
         mixed.insert(place + number, dev_rows[number])
     ids = [b"\t".join(row.split(b"\t")[1:3]) for row in dev_rows]
     labelled_test = [b"1\t" + row.split(b"\t", 1)[1] for row in test[1:]]
-    serve_mrpc(server, b"\n".join([train[0], *mixed]), b"\n".join([train[0], *labelled_test]), b"\n".join(reversed(ids)) + b"\n")
+    publish_mrpc(publish, b"\n".join([train[0], *mixed]), b"\n".join([train[0], *labelled_test]), b"\n".join(reversed(ids)) + b"\n")
     download("MRPC", tmp_path, progress=False)
     assert {name: content.split(b"\n") for name, content in data(tmp_path / "glue/MRPC").items()} == {
         name: [*content.removesuffix(b"\n").split(b"\n"), b""] for name, content in glue.items()
@@ -231,13 +225,14 @@ def test_mrpc_is_put_together_as_glue_did(server, unknown, tmp_path, shared):
         (b"h\n1\t2\t3\ta\tb\n", b"2\t4\n", "mrpc_dev_ids.tsv, line 1: the pair is not in msr_paraphrase_train.txt"),
     ],
 )
-def test_mrpc_of_other_files_is_refused(server, unknown, tmp_path, train, ids, reason):
-    serve_mrpc(server, train, b"h\n", ids)
+def test_mrpc_of_other_files_is_refused(publish, tmp_path, train, ids, reason):
+    publish_mrpc(publish, train, b"h\n", ids)
     assert failure("MRPC", tmp_path).startswith(reason)
     assert everything(tmp_path) == {}
 
 
-def test_a_folder_as_mirror(tmp_path, unknown, monkeypatch):
+def test_a_folder_as_mirror(tmp_path, make_official, monkeypatch):
+    make_official(CB_PATH, CB_ZIP)
     archive = tmp_path / f"mirror{CB_PATH}"
     archive.parent.mkdir(parents=True)
     archive.write_bytes(CB_ZIP)
@@ -250,17 +245,18 @@ def test_a_folder_as_mirror(tmp_path, unknown, monkeypatch):
         dataclasses.replace(get_task("CB"), name="COPA", folders=("superglue/COPA",)), tmp_path / "root"
     )
     archive.write_bytes(CB_ZIP[:100])
+    assert failure("CB", tmp_path / "other").startswith(f"{archive}: 100 bytes with the SHA-256 ")
+    make_official(CB_PATH, CB_ZIP[:100])
     assert failure("CB", tmp_path / "other").startswith(f"{archive}: the archive is damaged")
     assert archive.exists()
 
 
 def test_processes_that_ask_for_one_task_fetch_it_once(server, tmp_path):
     server.files[CB_PATH] = CB_ZIP
-    program = KNOWS_NO_DIGEST + "print(len(download('CB', sys.argv[1]).fetched))\n"
     server.orders[CB_PATH] = ["hold"] * 3
     said = tmp_path / "said"
     root = tmp_path / "root"
-    command = [sys.executable, "-c", program, root]
+    command = [sys.executable, "-c", program(CB_ZIP, "print(len(download('CB', sys.argv[1]).fetched))\n"), root]
     with said.open("w") as errors:
         processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) for _ in range(3)]
     # The answer is held back until each of the three asks for the file or says that it waits.
@@ -274,8 +270,8 @@ def test_processes_that_ask_for_one_task_fetch_it_once(server, tmp_path):
     assert said.read_text() == f"bort: another process downloads to {root}/superglue; waiting for it\n" * 2
 
 
-def test_what_a_killed_process_left_is_cleared_away(server, unknown, tmp_path):
-    server.files[CB_PATH] = CB_ZIP
+def test_what_a_killed_process_left_is_cleared_away(publish, tmp_path):
+    publish(CB_PATH, CB_ZIP)
     (tmp_path / "superglue/.CB.abc123.partial/unpacked").mkdir(parents=True)
     (tmp_path / "superglue/.CB.abc123.partial/CB.zip").write_bytes(CB_ZIP)
     (tmp_path / "superglue/.COPA.abc123.partial").mkdir()
@@ -283,16 +279,17 @@ def test_what_a_killed_process_left_is_cleared_away(server, unknown, tmp_path):
     assert sorted(path.name for path in (tmp_path / "superglue").iterdir()) == [".COPA.abc123.partial", "CB"]
 
 
-def test_a_full_disk_leaves_no_folder(server, unknown, tmp_path):
+def test_a_full_disk_leaves_no_folder(publish, tmp_path):
     """A limit on the size of files stands for the disk's."""
-    server.files[CB_PATH] = zip_of({f"CB/{name}": bytes(300_000) for name in CB_FILES})
-    program = KNOWS_NO_DIGEST + (
+    archive = zip_of({f"CB/{name}": bytes(300_000) for name in CB_FILES})
+    publish(CB_PATH, archive)
+    limited = (
         "import resource\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "from bort.cli import main\n"
         "sys.exit(main(['tasks', 'download', 'CB', '--data_root', sys.argv[1]]))\n"
     )
-    process = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False)
+    process = subprocess.run([sys.executable, "-c", program(archive, limited), tmp_path], capture_output=True, text=True, check=False)
     assert process.returncode == 2
     assert re.fullmatch(r"bort: error: .*File too large; check the file and the disk\n", process.stderr)
     assert everything(tmp_path) == {}
@@ -303,9 +300,9 @@ RACE_PATH = "/~glai1/data/race/RACE.tar.gz"
 ARTICLES = {f"{segment}/{level}/{n}.txt": b"{}" for segment in ("train", "dev", "test") for level in ("high", "middle") for n in (1, 10)}
 
 
-def test_one_article_in_each_folder_is_not_all_of_race(server, unknown, tmp_path):
+def test_one_article_in_each_folder_is_not_all_of_race(publish, tmp_path):
     """As a process leaves it that was killed while it put articles into a folder that was there before."""
-    server.files[RACE_PATH] = tar_of({f"RACE/{name}": content for name, content in ARTICLES.items()})
+    publish(RACE_PATH, tar_of({f"RACE/{name}": content for name, content in ARTICLES.items()}))
     for name in ARTICLES:
         if name.endswith("/1.txt"):
             (tmp_path / "race" / name).parent.mkdir(parents=True)
@@ -329,7 +326,7 @@ def test_a_mirror_that_is_no_place_is_refused_before_anything_is_made(tmp_path, 
     assert not (tmp_path / "root").exists()
 
 
-def test_the_scheme_of_a_mirror_may_be_in_capitals(server, unknown, tmp_path, monkeypatch):
-    server.files[CB_PATH] = CB_ZIP
+def test_the_scheme_of_a_mirror_may_be_in_capitals(server, publish, tmp_path, monkeypatch):
+    publish(CB_PATH, CB_ZIP)
     monkeypatch.setenv("BORT_DATA_MIRROR", server.url.replace("http", "HTTP") + "/")
     assert download("CB", tmp_path, progress=False).fetched[0].url == server.url + CB_PATH

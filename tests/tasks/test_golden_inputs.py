@@ -36,8 +36,8 @@ def ours(case, raw, roberta, folder):
     task = get_task("SuperGLUE-RTE" if name == "RTE" else name, folder)
     segment = task.segment(segment_name)
     place = folder / task.folders[0] / segment.file
-    if segment.parts:
-        (level,) = segment.parts
+    if segment.subfolders:
+        (level,) = segment.subfolders
         (place / level).mkdir(parents=True)
         for article in raw:
             (place / level / article["id"].removeprefix(level)).write_text(json.dumps(article), encoding="utf-8")

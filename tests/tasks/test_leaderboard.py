@@ -94,8 +94,8 @@ def test_race_gives_an_article_its_letters_in_order(tmp_path):
 
 
 def test_ids_without_their_parts_are_refused(tmp_path):
-    for name, number in (("MultiRC", 3), ("RACE", 2)):
-        with pytest.raises(ValueError, match=f"has not {number} parts"):
+    for name in ("MultiRC", "RACE"):
+        with pytest.raises(ValueError, match="values to unpack"):
             write_predictions(get_task(name), {"test": examples(7)}, {"test": np.array([0])}, tmp_path)
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bort.tasks.benchmark_scores import benchmark_score
 from bort.tasks.metrics import METRICS, accuracy, f1, macro_f1, majority_score, matthews, pearson, score, spearman, task_score
 from bort.tasks.registry import get_task
 from bort.tasks.task import Example
@@ -95,11 +96,18 @@ def test_shapes_must_agree():
 
 
 def test_the_score_of_a_task_is_the_mean_over_metrics_and_segments():
-    assert task_score({"dev": {"f1": 0.9, "accuracy": 0.8}}) == pytest.approx(0.85)
-    assert task_score({"dev_matched": {"accuracy": 0.8}, "dev_mismatched": {"accuracy": 0.7}}) == pytest.approx(0.75)
+    assert task_score(get_task("MRPC"), {"dev": {"f1": 0.9, "accuracy": 0.8}}) == pytest.approx(0.85)
+    assert task_score(get_task("MNLI"), {"dev_matched": {"accuracy": 0.8}, "dev_mismatched": {"accuracy": 0.7}}) == pytest.approx(0.75)
 
 
-def test_majority_score_is_the_share_of_the_commonest_class():
+def test_the_score_of_race_is_its_accuracy_and_not_the_mean_over_levels():
+    scores = {"dev": {"accuracy": 0.6, "accuracy_high": 0.5, "accuracy_middle": 0.9}}
+    assert task_score(get_task("RACE"), scores) == 0.6 == benchmark_score("RACE", {"RACE": scores})
+    assert set(scores["dev"]) == set(get_task("RACE").metrics)
+    assert task_score(get_task("RACE-H"), {"dev": {"accuracy": 0.7}}) == 0.7
+
+
+def test_majority_score_is_the_share_of_the_majority_class():
     assert majority_score(get_task("RTE"), rows([0, 1, 1, 0, 1])) == {"accuracy": 0.6}
     assert majority_score(get_task("MRPC"), rows([1, 1, 0])) == {"f1": pytest.approx(0.8), "accuracy": pytest.approx(2 / 3)}
     assert majority_score(get_task("STS-B"), rows([1.0, 2.5])) == {"pearson": 0.0, "spearman": 0.0}

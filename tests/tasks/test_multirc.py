@@ -83,7 +83,7 @@ def test_answers_of_the_test_file_need_no_label(tmp_path):
         (changed("passage", "questions", 0, "answers", 1, "label", 2), r"question 1, answer 2: label 2 is not one of 0, 1$"),
         (changed("passage", "questions", 0, "answers", 1, "label", True), r"answer 2: label true is not one of 0, 1$"),
         (changed("passage", "questions", 0, "answers", 1, "label", -1), r"answer 2: label -1 is not one of 0, 1$"),
-        (changed("passage", "questions", 0, "answers", 1, "label", {"a": 1}), r"answer 2: label {…} is not one of 0, 1$"),
+        (changed("passage", "questions", 0, "answers", 1, "label", {"a": 1}), r'answer 2: label an object with "a" is not one of 0, 1$'),
     ],
 )
 def test_what_is_wrong_is_named_with_its_question_and_answer(tmp_path, row, message):

@@ -54,7 +54,8 @@ def test_a_level_that_is_missing_is_named(tmp_path):
     for name in ("RACE-M", "RACE"):
         task = get_task(name, tmp_path)
         assert not task.is_present("dev")
-        with pytest.raises(BortError, match=rf"^{name}: no dev/middle/\*\.txt in {tmp_path}/race; get the RACE files from https://"):
+        remedy = f"fetch it with bort tasks download {name}, or name the folder that holds race with --data_root"
+        with pytest.raises(BortError, match=rf"^{name}: no dev/middle/\*\.txt in {tmp_path}/race; {remedy}$"):
             task.examples("dev")
     with pytest.raises(BortError, match=r"^RACE: no test/high/\*\.txt in "):
         get_task("RACE", tmp_path).files("test")

@@ -59,7 +59,7 @@ def test_a_diagnostic_set_follows_its_task_and_its_data_root(tmp_path):
     (diagnostic,) = diagnostic_tasks(get_task("MNLI", tmp_path))
     assert (diagnostic.name, diagnostic.data_root, diagnostic.labels) == ("AX", tmp_path, get_task("MNLI").labels)
     assert [task.name for task in diagnostic_tasks(get_task("SuperGLUE-RTE", tmp_path))] == ["AX-b", "AX-g"]
-    # They are handed in with SuperGLUE, although a model of GLUE's RTE can label them.
+    # They are submitted with SuperGLUE, although a model of GLUE's RTE can label them.
     assert diagnostic_tasks(get_task("RTE")) == []
 
 

@@ -108,6 +108,8 @@ def test_a_table_task_takes_json_with_the_names_of_its_columns():
         ("-", b'{"text": 1}', "jsonl"),
         ("-", b"\xef\xbb\xbf {", "jsonl"),
         ("a.csv", b"x\ty", "tsv"),
+        ("a.txt", b'{"text": 1}', "jsonl"),
+        ("a.txt", b"good film", "tsv"),
         ("-", b"", "tsv"),
     ],
 )

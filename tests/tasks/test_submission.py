@@ -23,7 +23,7 @@ GLUE = {"CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI-m", "MNLI-mm", "QNLI", "R
 SUPERGLUE = {"BoolQ", "CB", "COPA", "MultiRC", "ReCoRD", "RTE", "WiC", "WSC", "AX-b", "AX-g"}
 
 
-def hand_in(task, folder, seed=0):
+def submit(task, folder, seed=0):
     """The prediction files of a model that knows nothing."""
     rng = np.random.default_rng(seed)
     rows = {name: task.examples(name) for name in task.segment_names("test")}
@@ -31,11 +31,11 @@ def hand_in(task, folder, seed=0):
     return write_predictions(task, rows, {name: task.decide(rows[name], outputs[name]) for name in rows}, folder)
 
 
-def hand_in_all(benchmark, data_root, folder, seed=0):
+def submit_all(benchmark, data_root, folder, seed=0):
     """A folder of runs, one for each task of a benchmark; of RACE, one for both levels."""
     for task in TASKS:
         if task.benchmark.lower() == benchmark and task.name not in ("RACE-H", "RACE-M"):
-            hand_in(get_task(task.name, data_root), folder / task.name / "predictions", seed)
+            submit(get_task(task.name, data_root), folder / task.name / "predictions", seed)
     return folder
 
 
@@ -47,7 +47,7 @@ def test_what_is_written_for_a_task_passes(task, data, request, tmp_path):
     if not all(task.is_present(name) for name in task.segment_names("test")):
         pytest.skip(f"{root} has no test rows of {task.name}")
     for seed in range(3):
-        paths = hand_in(task, tmp_path, seed)
+        paths = submit(task, tmp_path, seed)
         submission = check_submission(task.benchmark, tmp_path, root)
         assert {path.name: path.read_bytes() for path in paths} == submission.files
         assert {problem.what for problem in submission.problems} <= {"missing"}
@@ -63,7 +63,7 @@ def test_what_is_written_for_a_task_passes(task, data, request, tmp_path):
     ],
 )
 def test_a_zip_holds_the_files_at_its_top_and_is_the_same_each_time(benchmark, names, repository, tmp_path):
-    runs = hand_in_all(benchmark, repository / "test_data", tmp_path / "runs")
+    runs = submit_all(benchmark, repository / "test_data", tmp_path / "runs")
     flat = tmp_path / "flat"
     flat.mkdir()
     for path in sorted(runs.rglob("predictions/*"), reverse=True):
@@ -84,29 +84,29 @@ def test_a_zip_holds_the_files_at_its_top_and_is_the_same_each_time(benchmark, n
 
 def test_race_may_come_in_two_files(repository, tmp_path):
     for name in ("RACE-H", "RACE-M"):
-        hand_in(get_task(name, repository / "test_data"), tmp_path / name / "predictions")
+        submit(get_task(name, repository / "test_data"), tmp_path / name / "predictions")
     submission = check_submission("RACE", tmp_path, repository / "test_data")
     assert (sorted(submission.files), submission.problems) == (["RACE-H.jsonl", "RACE-M.jsonl"], [])
 
 
 def test_a_sample_of_the_test_rows_is_said_to_be_one(repository, tmp_path):
-    hand_in(get_task("CoLA", repository / "test_data"), tmp_path)
+    submit(get_task("CoLA", repository / "test_data"), tmp_path)
     (notice,) = check_submission("GLUE", tmp_path, repository / "test_data").notices
     assert re.match(r"CoLA.tsv: .*test.tsv has 8 rows where the official file has 1063", notice)
 
 
 def test_official_files_go_without_a_notice(shared, tmp_path):
-    hand_in(get_task("RTE", shared / "data"), tmp_path)
+    submit(get_task("RTE", shared / "data"), tmp_path)
     assert check_submission("GLUE", tmp_path, shared / "data").notices == []
 
 
 def test_files_are_found_through_links_and_nowhere_else(repository, tmp_path):
-    runs = hand_in_all("race", repository / "test_data", tmp_path / "elsewhere")
+    runs = submit_all("race", repository / "test_data", tmp_path / "elsewhere")
     (tmp_path / "chosen").mkdir()
     (tmp_path / "chosen/first").symlink_to(runs / "RACE")
     (tmp_path / "chosen/again").symlink_to(tmp_path / "chosen")
-    hand_in(get_task("RACE", repository / "test_data"), tmp_path / "chosen/.killed.partial/predictions", seed=1)
-    hand_in(get_task("RACE", repository / "test_data"), tmp_path / "chosen/notes", seed=2)
+    submit(get_task("RACE", repository / "test_data"), tmp_path / "chosen/.killed.partial/predictions", seed=1)
+    submit(get_task("RACE", repository / "test_data"), tmp_path / "chosen/notes", seed=2)
     submission = check_submission("race", tmp_path / "chosen", repository / "test_data")
     assert submission.problems == []
     assert submission.files == {"RACE.jsonl": (runs / "RACE/predictions/RACE.jsonl").read_bytes()}
@@ -114,18 +114,18 @@ def test_files_are_found_through_links_and_nowhere_else(repository, tmp_path):
 
 def test_the_same_file_twice_is_one_file(repository, tmp_path):
     for run in ("a", "b"):
-        hand_in(get_task("RACE", repository / "test_data"), tmp_path / run / "predictions")
+        submit(get_task("RACE", repository / "test_data"), tmp_path / run / "predictions")
     assert check_submission("race", tmp_path, repository / "test_data").problems == []
 
 
-def commonest(lines):
+def majority(lines):
     """Label of most training rows, and how many have it, found without the readers."""
     return collections.Counter(lines).most_common(1)[0]
 
 
 def test_missing_files_are_filled_with_the_majority_and_named(repository, tmp_path):
     root = repository / "test_data"
-    hand_in(get_task("CoLA", root), tmp_path / "runs")
+    submit(get_task("CoLA", root), tmp_path / "runs")
     submission = check_submission("glue", tmp_path / "runs", root, fill_majority=True)
     assert submission.problems == []
     assert set(submission.filled) == {f"{name}.tsv" for name in GLUE - {"CoLA"}}
@@ -133,17 +133,17 @@ def test_missing_files_are_filled_with_the_majority_and_named(repository, tmp_pa
     mnli = [line.split("\t")[-1] for line in (root / "glue/MNLI/train.tsv").read_text().splitlines()[1:]]
     scores = [float(line.split("\t")[9]) for line in (root / "glue/STS-B/train.tsv").read_text().splitlines()[1:]]
     expected = {
-        "RTE.tsv": {commonest(rte)[0]},
+        "RTE.tsv": {majority(rte)[0]},
         "STS-B.tsv": {f"{sum(scores) / len(scores):.3f}"},
     }
     # A tie may go either way here, but the same way for the diagnostic set as for the task that it is predicted by.
-    tied = {label for label, count in collections.Counter(mnli).items() if count == commonest(mnli)[1]}
+    tied = {label for label, count in collections.Counter(mnli).items() if count == majority(mnli)[1]}
     answers = {name: {line.split("\t")[1] for line in contents.decode().splitlines()[1:]} for name, contents in submission.files.items()}
     assert {name: answers[name] for name in expected} == expected
     assert answers["MNLI-m.tsv"] == answers["MNLI-mm.tsv"] == answers["AX.tsv"]
     assert len(answers["AX.tsv"]) == 1
     assert answers["AX.tsv"] <= tied
-    assert submission.filled["RTE.tsv"] == f"{commonest(rte)[0]}, the label of {commonest(rte)[1]} of the {len(rte)} training rows of RTE"
+    assert submission.filled["RTE.tsv"] == f"{majority(rte)[0]}, the label of {majority(rte)[1]} of the {len(rte)} training rows of RTE"
     assert submission.filled["AX.tsv"].endswith(f"of the {len(mnli)} training rows of MNLI")
     assert submission.filled["STS-B.tsv"].endswith(f"the mean of the {len(scores)} training rows of STS-B")
 
@@ -151,7 +151,7 @@ def test_missing_files_are_filled_with_the_majority_and_named(repository, tmp_pa
 def test_what_is_filled_passes_its_own_check(repository, tmp_path):
     root = repository / "test_data"
     for benchmark, name in (("glue", "WNLI"), ("superglue", "CB"), ("race", "RACE-M")):
-        hand_in(get_task(name, root), tmp_path / benchmark)
+        submit(get_task(name, root), tmp_path / benchmark)
         first = check_submission(benchmark, tmp_path / benchmark, root, fill_majority=True)
         for file, contents in first.files.items():
             (tmp_path / benchmark / file).write_bytes(contents)
@@ -162,7 +162,7 @@ def test_what_is_filled_passes_its_own_check(repository, tmp_path):
 
 def test_superglue_is_filled_in_its_own_forms(repository, tmp_path):
     root = repository / "test_data"
-    hand_in(get_task("CB", root), tmp_path)
+    submit(get_task("CB", root), tmp_path)
     submission = check_submission("superglue", tmp_path, root, fill_majority=True)
     lines = {name: [json.loads(line) for line in contents.splitlines()] for name, contents in submission.files.items()}
     labels = [
@@ -182,12 +182,12 @@ def test_superglue_is_filled_in_its_own_forms(repository, tmp_path):
 
 def test_without_the_training_file_nothing_is_guessed(repository, tmp_path):
     shutil.copytree(repository / "test_data/race", tmp_path / "data/race", ignore=lambda folder, names: {"train"} & set(names))
-    hand_in(get_task("RACE-H", tmp_path / "data"), tmp_path / "runs")
+    submit(get_task("RACE-H", tmp_path / "data"), tmp_path / "runs")
     submission = check_submission("race", tmp_path / "runs", tmp_path / "data", fill_majority=True)
     (problem,) = submission.problems
     assert problem.file == "RACE-M.jsonl"
     assert problem.what.startswith("cannot be filled without the training file: RACE-M: no train/middle/*.txt in")
-    assert problem.remedy == "fetch it: bort tasks download RACE-M"
+    assert "; fetch it with bort tasks download RACE-M, or name the folder" in problem.what
     assert set(submission.files) == {"RACE-H.jsonl"}
     with pytest.raises(BortError, match="1 problem"):
         write_submission(submission, tmp_path / "race.zip")
@@ -202,8 +202,8 @@ def test_nothing_is_not_completed(repository, tmp_path):
 
 def test_the_note_follows_the_zips_beside_it(repository, tmp_path):
     root, note = repository / "test_data", tmp_path / "out/FILLED.txt"
-    hand_in(get_task("CB", root), tmp_path / "superglue")
-    hand_in(get_task("RACE-H", root), tmp_path / "race")
+    submit(get_task("CB", root), tmp_path / "superglue")
+    submit(get_task("RACE-H", root), tmp_path / "race")
     for benchmark in ("superglue", "race"):
         submission = check_submission(benchmark, tmp_path / benchmark, root, fill_majority=True)
         write_submission(submission, tmp_path / f"out/{benchmark}.zip")
@@ -213,17 +213,17 @@ def test_the_note_follows_the_zips_beside_it(repository, tmp_path):
     assert [line.split(": ")[:2] for line in lines if line.startswith("race.zip")] == [["race.zip", "RACE-M.jsonl"]]
     assert len([line for line in lines if line.startswith("superglue.zip")]) == 9
     # A complete zip takes the place of a filled one, and then there is nothing more to say of it.
-    hand_in(get_task("RACE-M", root), tmp_path / "race")
+    submit(get_task("RACE-M", root), tmp_path / "race")
     write_submission(check_submission("race", tmp_path / "race", root), tmp_path / "out/race.zip")
     assert note.read_text().splitlines() == [line for line in lines if line.startswith("superglue.zip")]
-    hand_in_all("superglue", root, tmp_path / "whole")
+    submit_all("superglue", root, tmp_path / "whole")
     write_submission(check_submission("superglue", tmp_path / "whole", root), tmp_path / "out/superglue.zip")
     assert not note.exists()
 
 
 def test_where_no_zip_can_be_written_there_is_no_note(repository, tmp_path):
     root = repository / "test_data"
-    hand_in(get_task("RACE-H", root), tmp_path / "race")
+    submit(get_task("RACE-H", root), tmp_path / "race")
     (tmp_path / "out/race.zip").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
         write_submission(check_submission("race", tmp_path / "race", root, fill_majority=True), tmp_path / "out/race.zip")
@@ -248,10 +248,10 @@ write_submission(submission, sys.argv[3])
 
 def test_a_process_killed_before_the_zip_is_replaced_leaves_a_note_of_both(repository, tmp_path):
     root, note, output = repository / "test_data", tmp_path / "out/FILLED.txt", tmp_path / "out/race.zip"
-    hand_in(get_task("RACE-H", root), tmp_path / "first")
+    submit(get_task("RACE-H", root), tmp_path / "first")
     write_submission(check_submission("race", tmp_path / "first", root, fill_majority=True), output)
     old, contents = note.read_text(), output.read_bytes()
-    hand_in(get_task("RACE-M", root), tmp_path / "second")
+    submit(get_task("RACE-M", root), tmp_path / "second")
     command = [sys.executable, "-c", KILLED_AT_THE_RENAME, tmp_path / "second", root, output]
     assert subprocess.run(command, check=False).returncode == 9
     assert output.read_bytes() == contents
@@ -261,7 +261,7 @@ def test_a_process_killed_before_the_zip_is_replaced_leaves_a_note_of_both(repos
 
 def test_the_note_has_one_line_for_a_zip_of_any_name(repository, tmp_path):
     root = repository / "test_data"
-    hand_in(get_task("RACE-H", root), tmp_path / "race")
+    submit(get_task("RACE-H", root), tmp_path / "race")
     submission = check_submission("race", tmp_path / "race", root, fill_majority=True)
     for _ in range(2):
         write_submission(submission, tmp_path / "o7\udcff\n.zip")

@@ -14,7 +14,7 @@ from bort.tasks.registry import get_task
 from bort.tasks.submission import check_submission
 from bort.tasks.submission_checks import Problem, check_predictions
 
-from .test_submission import hand_in, hand_in_all
+from .test_submission import submit, submit_all
 
 IN_ORDER = "write one row for each row of the test file, in its order"
 PLAIN = "write the file as UTF-8 without a byte-order mark, lines ending in a line feed"
@@ -28,7 +28,7 @@ LETTERS = 'write one of "A", "B", "C", "D"'
 
 def flat_folder(benchmark, data_root, folder):
     """A folder with all prediction files of a benchmark."""
-    runs = hand_in_all(benchmark, data_root, folder.with_name("runs"))
+    runs = submit_all(benchmark, data_root, folder.with_name("runs"))
     folder.mkdir()
     for path in runs.rglob("predictions/*"):
         path.rename(folder / path.name)
@@ -120,7 +120,7 @@ def assert_refused(benchmark, file, edit, reasons, repository, tmp_path, capsys)
 
 def test_a_missing_last_line_feed_is_no_fault(repository, tmp_path):
     for file, benchmark in (("CoLA.tsv", "glue"), ("CB.jsonl", "superglue")):
-        (path,) = hand_in(get_task(file.partition(".")[0], repository / "test_data"), tmp_path / "runs")
+        (path,) = submit(get_task(file.partition(".")[0], repository / "test_data"), tmp_path / "runs")
         contents = path.read_bytes().removesuffix(b"\n")
         path.unlink()
         (tmp_path / file).write_bytes(contents)
@@ -131,7 +131,7 @@ def test_exchanged_files_of_mnli_are_caught_where_they_differ(repository, tmp_pa
     shutil.copytree(repository / "test_data/glue/MNLI", tmp_path / "data/glue/MNLI")
     test = tmp_path / "data/glue/MNLI/test_matched.tsv"
     test.write_bytes(b"".join(test.read_bytes().splitlines(keepends=True)[:-1]))
-    matched, mismatched = hand_in(get_task("MNLI", tmp_path / "data"), tmp_path / "runs")
+    matched, mismatched = submit(get_task("MNLI", tmp_path / "data"), tmp_path / "runs")
     assert not {"MNLI-m.tsv", "MNLI-mm.tsv"} & {
         problem.file for problem in check_submission("glue", tmp_path / "runs", tmp_path / "data").problems
     }
@@ -154,8 +154,8 @@ def problems_of(benchmark, folder, repository):
 
 
 def test_two_files_of_one_name_that_differ(repository, tmp_path):
-    (first,) = hand_in(get_task("RACE", repository / "test_data"), tmp_path / "a/predictions")
-    (second,) = hand_in(get_task("RACE", repository / "test_data"), tmp_path / "b/predictions", seed=1)
+    (first,) = submit(get_task("RACE", repository / "test_data"), tmp_path / "a/predictions")
+    (second,) = submit(get_task("RACE", repository / "test_data"), tmp_path / "b/predictions", seed=1)
     assert problems_of("race", tmp_path, repository) == [
         f"{second}: differs from {first}; remove all but one, or give the folder of the run you mean"
     ]
@@ -163,14 +163,14 @@ def test_two_files_of_one_name_that_differ(repository, tmp_path):
 
 def test_race_whole_and_in_levels(repository, tmp_path):
     for name in ("RACE", "RACE-H"):
-        hand_in(get_task(name, repository / "test_data"), tmp_path)
+        submit(get_task(name, repository / "test_data"), tmp_path)
     assert problems_of("race", tmp_path, repository) == [
         f"{tmp_path}/RACE.jsonl: stands beside RACE-H.jsonl, for the same questions; remove either, or give the folder of the run you mean"
     ]
 
 
 def test_missing_files_are_all_named(repository, tmp_path):
-    hand_in(get_task("SST-2", repository / "test_data"), tmp_path)
+    submit(get_task("SST-2", repository / "test_data"), tmp_path)
     (tmp_path / "SST-2.tsv").rename(tmp_path / "sst-2.tsv")
     problems = problems_of("glue", tmp_path, repository)
     assert len(problems) == 11
@@ -180,22 +180,22 @@ def test_missing_files_are_all_named(repository, tmp_path):
     assert problems_of("race", tmp_path, repository) == [
         "RACE.jsonl: missing; bort finetune --task RACE makes it, --fill_majority fills it in"
     ]
-    hand_in(get_task("RACE-M", repository / "test_data"), tmp_path)
+    submit(get_task("RACE-M", repository / "test_data"), tmp_path)
     (problem,) = problems_of("race", tmp_path, repository)
     assert problem.startswith("RACE-H.jsonl: missing; bort finetune --task RACE-H makes it")
 
 
 def test_a_missing_test_file_says_how_to_get_it(repository, tmp_path):
-    hand_in(get_task("RACE", repository / "test_data"), tmp_path)
+    submit(get_task("RACE", repository / "test_data"), tmp_path)
     problems = [str(problem) for problem in check_submission("race", tmp_path, tmp_path / "nowhere").problems]
     assert len(problems) == 1
-    assert problems[0].startswith("RACE.jsonl: cannot be judged without the test file: RACE: no test/high/*.txt in ")
-    assert problems[0].endswith("; fetch it: bort tasks download RACE")
+    assert problems[0].startswith("RACE.jsonl: cannot be checked without the test file: RACE: no test/high/*.txt in ")
+    assert "; fetch it with bort tasks download RACE, or name the folder that holds race with --data_root;" in problems[0]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_what_may_not_be_read_is_named(repository, tmp_path):
-    hand_in(get_task("RACE", repository / "test_data"), tmp_path / "files")
+    submit(get_task("RACE", repository / "test_data"), tmp_path / "files")
     (tmp_path / "files/RACE.jsonl").chmod(0)
     (tmp_path / "files/run").mkdir(mode=0)
     try:
@@ -233,7 +233,7 @@ def test_damage_is_found_or_harmless(name, repository, tmp_path):
     task = get_task(name, repository / "test_data")
     segment = task.segment(task.segment_names("test")[0])
     rows = task.examples(segment.name)
-    original = hand_in(task, tmp_path)[0].read_bytes()
+    original = submit(task, tmp_path)[0].read_bytes()
     generator = random.Random(name)
     outcomes = {True: 0, False: 0}
     for _ in range(500):
@@ -276,7 +276,7 @@ def is_table(task):
 @pytest.mark.parametrize("fill", [False, True])
 def test_a_name_in_another_case_is_to_be_renamed_and_never_filled(repository, tmp_path, fill):
     for name in ("CoLA", "RTE"):
-        hand_in(get_task(name, repository / "test_data"), tmp_path)
+        submit(get_task(name, repository / "test_data"), tmp_path)
     (tmp_path / "RTE.tsv").rename(tmp_path / "RTE.TSV")
     submission = check_submission("glue", tmp_path, repository / "test_data", fill_majority=fill)
     assert f"RTE.tsv: missing; rename {tmp_path}/RTE.TSV" in [str(problem) for problem in submission.problems]
@@ -286,7 +286,7 @@ def test_a_name_in_another_case_is_to_be_renamed_and_never_filled(repository, tm
 
 @pytest.mark.parametrize("make", [lambda path: path.symlink_to("nowhere"), os.mkfifo, os.mkdir], ids=["link", "pipe", "folder"])
 def test_a_name_that_is_no_file_is_neither_missing_nor_filled(repository, tmp_path, make):
-    hand_in(get_task("CoLA", repository / "test_data"), tmp_path)
+    submit(get_task("CoLA", repository / "test_data"), tmp_path)
     make(tmp_path / "RTE.tsv")
     submission = check_submission("glue", tmp_path, repository / "test_data", fill_majority=True)
     assert [str(problem) for problem in submission.problems] == [

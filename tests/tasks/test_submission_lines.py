@@ -166,7 +166,7 @@ BROKEN_LETTERS = {
     "one letter missing": (
         "RACE.jsonl",
         values(1, lambda value: value["answers"].pop()),
-        [", line 1: {fewer} answers to {count} questions; write one letter a question"],
+        [", line 1: {fewer} answers to {count} questions; write one letter per question"],
     ),
     "letters in one text": ("RACE.jsonl", fields(1, answers="ABC"), [', line 1: the answers are "ABC"; write a list of letters']),
     "a number for an article": ("RACE.jsonl", fields(1, id=4), [", line 1: the id is 4; write it as text, as the test file has it"]),

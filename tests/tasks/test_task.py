@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_scores_are_numbers_within_their_range(tmp_path):
     assert [example.label for example in task.examples("train")] == [5.0, 0.0, 3.8]
     for bad in ("-1", "5.1", "nan", "inf", "good", "", "0_3", "٣", " 3", "1e0"):
         put(tmp_path, "glue/STS-B/train.tsv", header + f"0\ta\tb\t{bad}\n")
-        with pytest.raises(BortError, match=rf'line 2: score "{bad}" is not a number from 0 to 5'):
+        with pytest.raises(BortError, match=re.escape(f"line 2: score {json.dumps(bad)} is not a number from 0 to 5")):
             task.examples("train")
 
 
@@ -110,8 +111,7 @@ def test_data_are_looked_for_in_mxnet_home_then_in_the_home_folder(tmp_path, mon
     assert str(tmp_path / "mx/datasets/superglue/CB") in message
     assert str(tmp_path / "mx/datasets/superglue_cb") in message
     assert "train.jsonl" in message
-    assert "--data_root" in message
-    assert "https://super.gluebenchmark.com" in message
+    assert message.endswith("; fetch it with bort tasks download CB, or name the folder that holds superglue/CB with --data_root")
     assert "\n" not in message
     monkeypatch.delenv("MXNET_HOME")
     put(tmp_path, "home/.mxnet/datasets/superglue_cb/train.jsonl", '{"premise": "a", "hypothesis": "b", "label": "neutral", "idx": 3}')

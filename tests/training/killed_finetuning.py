@@ -1,4 +1,4 @@
-"""Ends a real fine-tuning run, in processes of its own, before every file operation in turn, and lets the same command go on.
+"""Ends a real fine-tuning run, in processes of its own, before every file operation in turn, and lets the same command resume.
 
 Arguments: the repository, a vocabulary's folder, an empty folder. Prints a line for each kill whose run did not end as one that was never
 killed, and at last the number of kills. A program of its own, since it forks, which a process that has trained should not.
@@ -110,7 +110,7 @@ def main(repository: Path, vocabulary: Path, folder: Path) -> None:
             found = state(killed)
             if status != 0 or found != expected:
                 different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-                print(f"{resume}, operation {before}: goes on with status {status}, and then differs in {different}")
+                print(f"{resume}, operation {before}: resumes with status {status}, and then differs in {different}")
     print(f"{kills} kills")
 
 

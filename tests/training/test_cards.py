@@ -220,7 +220,7 @@ def test_the_loading_code_runs_beside_the_card(tmp_path, tokenizer):
     )
     arrays = get_arrays(get_bort_model(config, seed=2)[0])
     card = model_card(config, SETTINGS, {}, TRAINING)
-    write_model_directory(tmp_path / "model", config, arrays, tokenizer, card=card)
+    write_model_directory(tmp_path / "model", config, arrays, tokenizer, texts={"README.md": card})
     written = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     assert written == card
     (code,) = re.findall(r"```python\n(.*?)```", written, flags=re.DOTALL)

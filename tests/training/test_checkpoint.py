@@ -24,7 +24,7 @@ def test_state_settings_and_vocabulary_go_round(tmp_path, tokenizer):
         "0000100.params", "0000100.states.safetensors", "state.json", "vocab.json", "merges.txt",
     }  # fmt: skip
     checkpoint = read_checkpoint(path)
-    assert (checkpoint.step, checkpoint.settings) == (100, {"seed": 1})
+    assert (checkpoint.step, checkpoint.identity) == (100, {"seed": 1})
     state = checkpoint.engine_state()
     assert state.keys() == STATE.keys()
     assert all(np.array_equal(state[name], STATE[name]) for name in STATE)

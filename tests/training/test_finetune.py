@@ -1,4 +1,7 @@
-"""Fine-tuning on test_data: every task trains and predicts, the best epoch is kept, and a run goes on bit for bit."""
+"""Fine-tuning on test_data: it learns, it keeps the best epoch, it resumes bit for bit, and it refuses what is not its own.
+
+That every task trains and predicts, ``cli/test_all_tasks.py`` shows.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import bort.training.answers
+import bort.training.journal
+import bort.training.progress
 from bort import BortConfig, BortError
 from bort.gluon.finetuning import build_engine, load_predictor
 from bort.model_directory import TrainedTask, read_model_directory
 from bort.parameters import read_parameters
 from bort.settings import FinetuningRunSettings, FinetuningSettings, OptimizerSettings
-from bort.tasks import TASKS, get_task
+from bort.tasks import get_task
 from bort.tasks.batches import prediction_batches
 from bort.tasks.cache import encode_segment
 from bort.tasks.metrics import task_score
 from bort.training.finetune import finetune
-from bort.training.finetuning_result import read_result
-from bort.training.journal import read_metrics
+from bort.training.finetuning_result import FinetuningResult, read_result
+from bort.training.journal import CURVES_FILE, read_metrics
 from bort.training.task_rows import predict_together
 
-TRAINABLE = [task.name for task in TASKS if task.segment_names("train")]
-MEASURED = {"rows_per_second", "seconds", "memory_mb"}
+from ..real_runs import assert_same_finetuning, journal
 
 
 def small_config(tokenizer, hidden_size=32, positions=64):
@@ -43,7 +48,7 @@ def small_config(tokenizer, hidden_size=32, positions=64):
 
 
 @pytest.fixture
-def run(repository, tokenizer, tmp_path):
+def run(repository, tokenizer, tmp_path, blank_curves):
     """Trains a task with a small random encoder; ``stop_after`` interrupts it before that many updates more."""
 
     def run(
@@ -89,25 +94,10 @@ def prediction_rows(path):
         return list(csv.reader(lines, delimiter="\t"))
 
 
-def journal(run):
-    return [{name: value for name, value in entry.items() if name not in MEASURED} for entry in read_metrics(run)]
-
-
-def assert_same(run, expected):
-    """Every byte of the best classifier but for its card, of predictions and pictures; all of the journal that no clock measured."""
-    for folder in ("best", "predictions"):
-        files = {path.name for path in (expected / folder).iterdir()}
-        assert {path.name for path in (run / folder).iterdir()} == files
-        for file in files - {"README.md"}:
-            assert (run / folder / file).read_bytes() == (expected / folder / file).read_bytes(), f"{folder}/{file}"
-    assert {path.name for path in run.iterdir()} == {path.name for path in expected.iterdir()}
-    assert journal(run) == journal(expected)
-    results = [json.loads((folder / "result.json").read_text()) | {"seconds": 0} for folder in (run, expected)]
-    assert results[0] == results[1]
-
-
-def test_the_result_is_what_the_run_did(run, tmp_path):
+def test_the_result_is_what_the_run_did(run, tmp_path, blank_curves, monkeypatch):
+    monkeypatch.setattr(bort.training.journal, "draw_curves", blank_curves)
     task, result = run("MNLI", epochs=2)
+    assert (tmp_path / "run" / CURVES_FILE).read_bytes().startswith(b"\x89PNG")
     assert read_result(tmp_path / "run") == result
     assert list(result.dev) == ["dev_matched", "dev_mismatched"]
     assert result.files == ("predictions/MNLI-m.tsv", "predictions/MNLI-mm.tsv", "predictions/AX.tsv")
@@ -120,7 +110,7 @@ def test_the_result_is_what_the_run_did(run, tmp_path):
     assert (result.settings["batch_size"], result.settings["accumulate"], result.settings["global_batch"]) == (16, 1, 16)
     card = (tmp_path / "run" / "best" / "README.md").read_text()
     assert f"{result.train_rows}" in card
-    assert 0 < result.seconds < 60
+    assert result.seconds >= read_metrics(tmp_path / "run")[-2]["seconds"] > 0
 
 
 @pytest.mark.parametrize(("name", "pieces"), [("RTE", {"entailment", "not_entailment"}), ("SST-2", {"0", "1"})])
@@ -151,7 +141,7 @@ def test_the_best_epoch_is_on_disk_and_made_the_predictions(run, tokenizer, tmp_
     scores = [entry["score"] for entry in read_metrics(tmp_path / "run") if entry["kind"] == "eval"]
     assert len(scores) == 6
     assert result.best_epoch == scores.index(max(scores)) + 1
-    assert result.dev["dev"]["accuracy"] == max(scores) == task_score(result.dev)
+    assert result.dev["dev"]["accuracy"] == max(scores) == task_score(task, result.dev)
     model = read_model_directory(tmp_path / "run" / "best")
     assert model.task == TrainedTask("RTE", ("not_entailment", "entailment"), 48)
     predictor = load_predictor(model.config, 2, model.parameters)
@@ -166,12 +156,12 @@ def test_the_best_epoch_is_on_disk_and_made_the_predictions(run, tokenizer, tmp_
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(run, tmp_path):
     for output, seed in (("one", 1), ("two", 1), ("three", 2)):
         run("SST-2", output, epochs=2, seed=seed)
-    assert_same(tmp_path / "one", tmp_path / "two")
+    assert_same_finetuning(tmp_path / "one", tmp_path / "two")
     assert journal(tmp_path / "one") != journal(tmp_path / "three")
 
 
 @pytest.mark.parametrize("early_stop", [0, 2])
-def test_an_interrupted_run_goes_on_bit_for_bit(run, tmp_path, early_stop):
+def test_an_interrupted_run_resumes_bit_for_bit(run, tmp_path, early_stop):
     """Between epochs and within them, with checkpoints that do not fall on the journal's entries."""
     settings = {"epochs": 6, "lr": 5e-3, "early_stop": early_stop, "options": {"ckpt_interval": 5}}
     run("RTE", "straight", **settings)
@@ -179,29 +169,47 @@ def test_an_interrupted_run_goes_on_bit_for_bit(run, tmp_path, early_stop):
         with pytest.raises(KeyboardInterrupt):
             run("RTE", "resumed", stop_after=stop_after, **settings)
     run("RTE", "resumed", **settings)
-    assert_same(tmp_path / "resumed", tmp_path / "straight")
+    assert_same_finetuning(tmp_path / "resumed", tmp_path / "straight")
 
 
 def test_a_run_that_is_cut_after_its_last_update_still_ends(run, tmp_path, monkeypatch):
-    import bort.training.finetune
-
     run("MNLI", "straight", epochs=2)
 
     def fail(*arguments):
         raise KeyboardInterrupt
 
-    for name in ("_draw_errors", "write_predictions", "finetuning_card"):
+    moments = ((bort.training.answers, "_draw_errors"), (bort.training.answers, "write_predictions"), (FinetuningResult, "write"))
+    for owner, name in moments:
         with monkeypatch.context() as patch:
-            if name != "finetuning_card":
-                patch.setattr(bort.training.finetune, name, fail)
-            else:
-                patch.setattr(bort.training.finetune.FinetuningResult, "write", fail)
+            patch.setattr(owner, name, fail)
             with pytest.raises(KeyboardInterrupt):
                 run("MNLI", "cut", epochs=2)
         assert not (tmp_path / "cut" / "result.json").exists()
         assert list((tmp_path / "cut").glob("checkpoint_*"))
     run("MNLI", "cut", epochs=2, stop_after=0)
-    assert_same(tmp_path / "cut", tmp_path / "straight")
+    assert_same_finetuning(tmp_path / "cut", tmp_path / "straight")
+
+
+def test_speed_is_that_of_training_alone(run, tmp_path, monkeypatch):
+    """By a clock that moves a second per update, and a thousand per batch of an evaluation and per checkpoint."""
+    now = [0.0]
+    monkeypatch.setattr(bort.training.progress.time, "perf_counter", lambda: now[0])
+
+    def taking(seconds, real):
+        def operation(*arguments):
+            now[0] += seconds
+            return real(*arguments)
+
+        return operation
+
+    def spoil(engine):
+        engine.update, engine.predict, engine.state = taking(1, engine.update), taking(1000, engine.predict), taking(1000, engine.state)
+
+    _, result = run("RTE", epochs=2, spoil=spoil, options={"log_interval": 1})
+    speeds = {entry["step"]: entry["rows_per_second"] for entry in read_metrics(tmp_path / "run") if entry["kind"] == "train"}
+    # The last update of an epoch has the rows that are left.
+    assert speeds == {step: result.train_rows % 16 if step % 13 == 0 else 16 for step in range(1, 27)}
+    assert result.seconds > 26 + 2 * 2000
 
 
 def test_early_stopping_ends_after_so_many_evaluations_without_a_better_score(run, tmp_path):
@@ -277,7 +285,7 @@ def test_a_run_begun_anew_forgets_the_old_one(run, tmp_path):
         run("RTE", seed=3)
     run("RTE", seed=3, options={"resume": "never"})
     run("RTE", "fresh", seed=3)
-    assert_same(tmp_path / "run", tmp_path / "fresh")
+    assert_same_finetuning(tmp_path / "run", tmp_path / "fresh")
 
 
 def test_checkpoints_go_when_the_run_is_complete_unless_all_are_wanted(run, tmp_path):
@@ -291,7 +299,7 @@ def test_checkpoints_go_when_the_run_is_complete_unless_all_are_wanted(run, tmp_
     assert steps == [10, 13, 20, 26]
 
 
-def test_a_checkpoint_is_gone_on_with_in_its_own_folder_alone(run, tmp_path):
+def test_a_checkpoint_is_resumed_from_in_its_own_folder_alone(run, tmp_path):
     options = {"keep_last": 0, "ckpt_interval": 10}
     run("RTE", "all", epochs=2, options=options)
     message = r"--resume .*/all/checkpoint_0000010: not in .*/from, .*copy that whole folder .*, or .*--init_from"
@@ -300,10 +308,10 @@ def test_a_checkpoint_is_gone_on_with_in_its_own_folder_alone(run, tmp_path):
     assert not (tmp_path / "from").exists()
     shutil.copytree(tmp_path / "all", tmp_path / "copy")
     run("RTE", "copy", epochs=2, options=options | {"resume": str(tmp_path / "copy" / "checkpoint_0000010")})
-    assert_same(tmp_path / "copy", tmp_path / "all")
+    assert_same_finetuning(tmp_path / "copy", tmp_path / "all")
 
 
-def test_a_run_whose_best_model_is_lost_does_not_go_on_with_a_worse_one(run, tmp_path):
+def test_a_run_whose_best_model_is_lost_does_not_resume_with_a_worse_one(run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run("RTE", stop_after=14)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
@@ -387,7 +395,7 @@ def test_a_second_process_is_refused_while_the_first_is_at_work(run, tmp_path):
 
 
 def test_killed_before_any_file_operation_it_ends_with_the_same_bits(repository, tokenizer, tmp_path):
-    """Also where it takes the place of a complete run: that is complete, gone on with or gone, and never without its best model."""
+    """Also where it takes the place of a complete run: that is complete, resumed or gone, and never without its best model."""
     tokenizer.save(tmp_path / "vocab")
     program = [
         sys.executable,
@@ -459,7 +467,7 @@ def test_tokenised_rows_are_kept_and_change_nothing(run, tmp_path):
     run("RTE", "without", epochs=1)
     for output in ("filling", "filled"):
         run("RTE", output, epochs=1, cache=tmp_path / "cache")
-        assert_same(tmp_path / output, tmp_path / "without")
+        assert_same_finetuning(tmp_path / output, tmp_path / "without")
     # Training, dev and test rows.
     assert len(list((tmp_path / "cache").iterdir())) == 3
 
@@ -486,5 +494,5 @@ def test_outputs_that_are_not_finite_are_reported(run, tmp_path):
 def test_a_damaged_result_is_refused(run, tmp_path, content):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text(content)
-    with pytest.raises(BortError, match=r"result\.json: not the result of a fine-tuning run; move it away"):
+    with pytest.raises(BortError, match=r"result\.json: not the result of a fine-tuning run(: task is missing or damaged)?; move it away"):
         run("RTE")

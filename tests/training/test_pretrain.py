@@ -8,7 +8,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+import bort.training.journal
 import bort.training.pretrain
+import bort.training.progress
 from bort import BortConfig, BortError
 from bort.corpus.batches import PretrainingBatches
 from bort.model_directory import read_model_directory
@@ -21,7 +23,7 @@ SETTINGS = PretrainingSettings(num_steps=12, batch_size=8, lr=3e-3, warmup_ratio
 
 
 @pytest.fixture
-def train(make_engine, tokenizer, corpora, masked):
+def train(make_engine, tokenizer, corpora, masked, blank_curves):
     def run(output, settings=SETTINGS, stop_after=None, spoil=None, **options):
         engine, config = make_engine(settings.seed)
         if stop_after is not None:
@@ -47,7 +49,8 @@ def parameters(output):
     return read_parameters(output / "model" / "bort.params")
 
 
-def test_a_run_leaves_metrics_curves_events_checkpoints_and_a_model(train, tmp_path, tokenizer):
+def test_a_run_leaves_metrics_curves_events_checkpoints_and_a_model(train, tmp_path, tokenizer, blank_curves, monkeypatch):
+    monkeypatch.setattr(bort.training.journal, "draw_curves", blank_curves)
     evaluation = train(tmp_path / "run")
     entries = read_metrics(tmp_path / "run")
     assert [(entry["step"], entry["kind"]) for entry in entries] == [
@@ -99,6 +102,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(train, tmp_path):
     assert entries[0] == entries[1]
 
 
+@pytest.mark.usefixtures("blank_curves")
 def test_accumulation_is_a_larger_batch(tmp_path, make_engine, tokenizer, corpora, masked):
     """Without dropout the two differ by rounding only."""
     states = []
@@ -133,7 +137,7 @@ def test_a_run_begun_anew_forgets_the_old_one(train, tmp_path):
 
 
 def test_the_best_model_is_the_one_with_the_lowest_held_out_loss(train, tmp_path):
-    """With this rate and warm-up the loss falls for four updates and then rises; the interrupted run goes on from before that and after."""
+    """With this rate and warm-up the loss falls for four updates and then rises; the interrupted run resumes from before that and after."""
     settings = PretrainingSettings(**{**SETTINGS.__dict__, "lr": 0.02, "warmup_ratio": 0.9})
     train(tmp_path / "run", settings, eval_interval=1, ckpt_interval=3, keep_last=1)
     for stop_after in (5, 5):
@@ -150,6 +154,31 @@ def test_the_best_model_is_the_one_with_the_lowest_held_out_loss(train, tmp_path
     same, other = (read_parameters(tmp_path / name / "best" / "bort.params") for name in ("run", "resumed"))
     assert all(np.array_equal(same[name], other[name]) for name in same)
     assert not np.array_equal(same["decoder.2.gamma"], parameters(tmp_path / "run")["decoder.2.gamma"])
+
+
+def test_speed_is_that_of_training_alone(train, tmp_path, monkeypatch):
+    """By a clock that moves a second per update, and a thousand per batch of an evaluation and per checkpoint."""
+    now = [0.0]
+    monkeypatch.setattr(bort.training.progress.time, "perf_counter", lambda: now[0])
+
+    def taking(seconds, real):
+        def operation(*arguments):
+            now[0] += seconds
+            return real(*arguments)
+
+        return operation
+
+    def spoil(engine):
+        engine.update, engine.evaluate, engine.state = taking(1, engine.update), taking(1000, engine.evaluate), taking(1000, engine.state)
+
+    speeds = []
+    for name, intervals in (("both", {"eval_interval": 4, "ckpt_interval": 2}), ("neither", {"eval_interval": 0, "ckpt_interval": 0})):
+        train(tmp_path / name, spoil=spoil, log_interval=1, **intervals)
+        entries = [entry for entry in read_metrics(tmp_path / name) if entry["kind"] == "train"]
+        speeds.append([(entry["step"], entry["tokens_per_second"]) for entry in entries])
+    assert now[0] > 4000
+    assert len(speeds[0]) == 12
+    assert speeds[0] == speeds[1]
 
 
 def test_a_finished_run_gives_its_scores_again(train, tmp_path):
@@ -202,6 +231,7 @@ def test_a_loss_scale_that_falls_and_falls_ends_the_run(train, tmp_path):
     assert [entry["loss_scale"] for entry in read_metrics(tmp_path / "run")] == [1.0, 1.0]
 
 
+@pytest.mark.usefixtures("blank_curves")
 def test_gradients_that_are_not_finite_end_the_run(make_engine, tokenizer, corpora, masked, tmp_path):
     """Their updates are skipped, so the loss stays finite, and without this a run would do nothing to its end."""
     engine, config = make_engine()
@@ -271,7 +301,7 @@ def test_a_model_folder_that_no_run_has_written_is_left_alone(train, tmp_path):
 
 
 def test_begun_anew_the_checkpoints_go_before_the_best_model_that_they_need(train, tmp_path, monkeypatch):
-    """Killed in between, it goes on from a checkpoint whose best model is there."""
+    """Killed in between, it resumes from a checkpoint whose best model is there."""
     train(tmp_path / "run")
 
     def fail(*arguments):

@@ -19,8 +19,8 @@ from bort.training.finetuning_result import read_result
 from bort.training.grid import Point, grid_points
 from bort.training.lock import only_process
 from bort.training.sweep import best_run, remember_sweep, run_sweep
+from bort.training.sweep_folder import read_runs
 from bort.training.sweep_processes import LocalWorkers, last_line
-from bort.training.sweep_report import read_runs
 from tests.training.sweep_of_stand_ins import command_of
 
 PROGRAM = Path(__file__).with_name("sweep_of_stand_ins.py")
@@ -70,7 +70,7 @@ def test_every_run_is_done_once_and_the_results_do_not_depend_on_jobs(tmp_path):
 
 
 def test_as_many_run_at_once_as_there_are_jobs(tmp_path):
-    sweep(tmp_path, range(4), jobs=3, seconds=0.5)
+    assert sweep(tmp_path, range(4), jobs=3, kinds={f"seed={seed}": "meet_3" for seed in range(4)}) == {}
     begins = [float(line.split()[2]) for line in (tmp_path / "started.txt").read_text().splitlines()]
     ends = [float(path.read_text()) for path in tmp_path.glob("runs/*/finished")]
     at_once = [sum(b <= moment for b in begins) - sum(e < moment for e in ends) for moment in begins]
@@ -93,7 +93,7 @@ def test_each_place_has_a_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
     workers = LocalWorkers(use_gpu=True)
     assert workers.at_once == 2
-    assert run_sweep(grid_points({}, [0, 1]), command_of(0.5), tmp_path, workers) == {}
+    assert run_sweep(grid_points({}, [0, 1]), command_of(0.0), tmp_path, workers) == {}
     logs = [path.read_text().split("gpu ")[1].strip() for path in tmp_path.glob("runs/*/log.txt")]
     assert sorted(logs) == ["4", "GPU-7"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -109,7 +109,7 @@ def test_a_failing_run_says_why_and_does_not_stop_the_others(tmp_path, capsys):
     assert failed["seed=1"].startswith("ended by SIGABRT, after: threads ")
     assert results(tmp_path).keys() == {"seed=2"}
     assert "seed=0  failed: bort: error: the loss is not finite" in capsys.readouterr().out
-    # Mended, the same sweep runs what is missing, and only that.
+    # Once that is fixed, the same sweep runs what is missing, and only that.
     assert sweep(tmp_path, [0, 1, 2]) == {}
     assert sorted(started(tmp_path)) == ["seed=0", "seed=0", "seed=1", "seed=1", "seed=2"]
     assert results(tmp_path).keys() == {"seed=0", "seed=1", "seed=2"}
@@ -121,7 +121,7 @@ def test_a_program_without_a_result_has_failed(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_an_ended_sweep_leaves_no_process_and_goes_on_where_it_was(tmp_path, number):
+def test_an_ended_sweep_leaves_no_process_and_resumes_where_it_was(tmp_path, number):
     process = start(tmp_path, 2, 5.0, "0,1,2", "grandchild")
     wait_for(lambda: len(list(tmp_path.glob("runs/*/checkpoint"))) == 2 and len(list(tmp_path.glob("runs/*/grandchild"))) == 2)
     grandchildren = [psutil.Process(int(path.read_text())) for path in tmp_path.glob("runs/*/grandchild")]
@@ -200,8 +200,10 @@ def test_more_seeds_and_values_may_come_and_other_options_are_refused(tmp_path):
     with pytest.raises(BortError, match="the sweep there varies lr, seed, this one batch_size, lr, seed"):
         remember_sweep(tmp_path, options, grid_points({"lr": [0.1], "batch_size": [8]}, [0]))
     assert (tmp_path / "sweep.json").read_text() == before
-    fixed = '{"options": {}, "fixed": {"../x": 1}, "points": [{"seed": 0}]}'
-    for text in ("{", "[]", fixed, '{"options": {}, "points": []}', '{"options": {}, "points": [{"../x": 1, "seed": 0}]}'):
+    described = {"options": {}, "fixed": {}, "points": [{"seed": 0}]}
+    wrong = [described | more for more in ({"fixed": {"../x": 1}}, {"fixed": []}, {"points": []}, {"points": [{"../x": 1, "seed": 0}]})]
+    wrong += [{name: value for name, value in described.items() if name != left_out} for left_out in described]
+    for text in ("{", "[]", *map(json.dumps, wrong)):
         (tmp_path / "sweep.json").write_text(text)
         with pytest.raises(BortError, match=r"sweep\.json: not the description of a sweep"):
             remember_sweep(tmp_path, options, first)
@@ -288,7 +290,7 @@ def test_one_model_is_kept_that_of_the_best_run(tmp_path):
     assert best_run(tmp_path, {}) is None
 
 
-def test_a_failed_run_keeps_what_it_needs_to_go_on(tmp_path):
+def test_a_failed_run_keeps_what_it_needs_to_resume(tmp_path):
     (tmp_path / "runs/seed=0/best").mkdir(parents=True)
     assert sweep(tmp_path, [0, 1], kinds={"seed=0": "fail"}).keys() == {"seed=0"}
     assert {path.parent.name for path in tmp_path.glob("runs/*/best")} == {"seed=0", "seed=1"}

@@ -30,7 +30,7 @@ def test_two_nodes_of_a_cluster_run_a_sweep_at_the_same_time(tmp_path):
     try:
         cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
-        process = start(tmp_path, 2, 1.5, "0,1,2", address=cluster.address)
+        process = start(tmp_path, 2, 0.0, "0,1,2", "meet_2", cluster.address)
         printed, errors = process.communicate(timeout=90)
     finally:
         cluster.shutdown()
@@ -43,7 +43,7 @@ def test_two_nodes_of_a_cluster_run_a_sweep_at_the_same_time(tmp_path):
 
 
 @needs_ray
-def test_kill_minus_9_leaves_no_run_and_the_sweep_goes_on(tmp_path):
+def test_kill_minus_9_leaves_no_run_and_the_sweep_resumes(tmp_path):
     process = start(tmp_path, 2, 10.0, "0,1")
     wait_for(lambda: len(list(tmp_path.glob("runs/*/checkpoint"))) == 2, 60)
     process.kill()

@@ -10,20 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bort.errors import BortError
-from bort.training.finetuning_result import FinetuningResult
+import bort.training.sweep_report
 from bort.training.grid import grid_points
 from bort.training.sweep import remember_sweep
-from bort.training.sweep_report import Report, Row, read_runs, summarise, write_report
+from bort.training.sweep_report import Report, Row, summarise_points, write_report
+
+from .results import write_result
 
 GRID = {"lr": [1e-3, 1e-4], "batch_size": [8, 16]}
-
-
-def write_result(folder, score, seed, task="RTE", majority=0.5, **more):
-    folder.mkdir(parents=True)
-    dev = {"dev": {"accuracy": score}}
-    result = FinetuningResult(task, score, 1, 2, 3, dev, {"dev": {"accuracy": majority}}, {"seed": seed, "epochs": 3} | more, 1, 1, 1.0, ())
-    result.write(folder)
 
 
 @pytest.fixture
@@ -89,9 +83,6 @@ def test_one_run_has_no_standard_deviation(sweep):
 
 def test_failed_and_missing_runs_are_counted_and_a_lucky_rest_does_not_win(sweep):
     points, scores, folder = sweep()
-    by_setting = {point.setting["lr"]: [] for point in points}
-    for point in points:
-        by_setting[point.setting["lr"]].append(point)
     # All but the best run of the best setting are taken away: its mean would rise.
     lucky = max(points, key=lambda point: scores[point.name])
     rest = [point.name for point in points if point.setting == lucky.setting and point.seed != lucky.seed]
@@ -116,37 +107,13 @@ def test_a_sweep_without_any_result_says_so(sweep):
     assert json.loads((folder / "report.json").read_text())["best"] is None
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({"rows": "b", "model": {"layers": 1}}, "with rows 'b', but lr=1e-3,seed=0 with 'a'"),
-        ({"rows": "a", "model": {"layers": 2}}, "with model.layers 2, but lr=1e-3,seed=0 with 1"),
-        ({"rows": "a", "model": {"layers": 1}, "encoder": "x"}, "with encoder 'x', but lr=1e-3,seed=0 with None"),
-        ({"rows": "a", "model": {"layers": 1}, "global_batch": 9}, "with global_batch 9, but"),
-    ],
-)
-def test_runs_of_other_data_or_models_are_not_averaged(more, message, tmp_path):
-    points = grid_points({"lr": [1e-3, 1e-4]}, [0, 1])
-    for point in points[:3]:
-        write_result(tmp_path / "runs" / point.name, 0.5, point.seed, rows="a", model={"layers": 1}, lr=point.values["lr"])
-    assert len(read_runs(tmp_path, points[0].values)) == 3
-    write_report(tmp_path, "RTE", points[:3], {})
-    before = (tmp_path / "report.json").read_text()
-    write_result(tmp_path / "runs" / points[3].name, 0.5, 1, lr=1e-4, **more)
-    with pytest.raises(BortError, match=r"runs/lr=1e-4,seed=1: made .*cannot be averaged; remove the one that is out of date") as error:
-        write_report(tmp_path, "RTE", points, {})
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-    assert (tmp_path / "report.json").read_text() == before
-
-
-def test_what_follows_from_the_varied_settings_may_differ(tmp_path):
-    for batch_size, epochs in ((8, 2), (16, 4)):
-        more = {"batch_size": batch_size, "global_batch": batch_size, "epochs": epochs, "training_steps": 40}
-        write_result(tmp_path / f"runs/batch_size={batch_size},seed=0", 0.5, 0, **more)
-    assert len(read_runs(tmp_path, ["batch_size", "seed"])) == 2
-    with pytest.raises(BortError, match="with batch_size 8, but batch_size=16,seed=0 with 16"):
-        read_runs(tmp_path, ["seed"])
+def test_the_work_grows_with_the_number_of_points_and_not_with_its_square(tmp_path, monkeypatch):
+    points = grid_points({"epochs": list(range(1, 301))}, [0, 1])
+    calls = []
+    name = bort.training.sweep_report.setting_name
+    monkeypatch.setattr(bort.training.sweep_report, "setting_name", lambda setting: calls.append(setting) or name(setting))
+    assert len(summarise_points(tmp_path, "RTE", points)) == 300
+    assert len(calls) <= 2 * len(points)
 
 
 def test_many_settings_make_a_picture_of_bearable_size(tmp_path):
@@ -169,25 +136,3 @@ def test_a_row_does_not_depend_on_the_order_of_its_runs(values, chance):
     assert one.cells() == other.cells()
     assert min(values) - 1e-12 <= one.mean <= max(values) + 1e-12
     assert Report([one], {}, []).headline() == Report([other], {}, []).headline()
-
-
-def test_summaries_of_sweeps_and_of_single_runs(sweep, tmp_path):
-    points, scores, folder = sweep()
-    for seed in range(3):
-        for epochs in (5, 10):
-            write_result(
-                tmp_path / f"single/{epochs}-{seed}", epochs / 100 + seed / 1000, seed, "CoLA", majority=0.0, epochs=epochs, lr=1e-3
-            )
-    rows = summarise([folder, *sorted((tmp_path / "single").iterdir())])
-    assert [row.task for row in rows] == ["CoLA"] * 2 + ["RTE"] * 4
-    assert [(row.setting, row.scores, row.majority) for row in rows[:2]] == [
-        ({"epochs": epochs}, {seed: pytest.approx(epochs / 100 + seed / 1000) for seed in range(3)}, 0.0) for epochs in (10, 5)
-    ]
-    assert {tuple(row.setting.values()): row.scores for row in rows[2:]} == {
-        tuple(setting.values()): {point.seed: scores[point.name] for point in points if point.setting == setting}
-        for setting in (point.setting for point in points)
-    }
-    with pytest.raises(BortError, match=r"nowhere/result\.json: cannot read"):
-        summarise([tmp_path / "nowhere"])
-    with pytest.raises(BortError, match="CoLA: two of the runs have the same settings and the same seed"):
-        summarise([tmp_path / "single/5-0", tmp_path / "single/5-0"])
