@@ -85,11 +85,18 @@ def read_model_directory(path: Path | str) -> ModelDirectory:
     if not (path / PARAMETERS_FILE).is_file():
         raise BortError(f"{path}: no {PARAMETERS_FILE}; a model folder holds {CONFIG_FILE}, {PARAMETERS_FILE} and a vocabulary")
     stored = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8")).get("task")
-    return ModelDirectory(path, config, None if stored is None else _read_task(path / CONFIG_FILE, stored, config))
+    return ModelDirectory(path, config, None if stored is None else read_task(path / CONFIG_FILE, stored, config))
 
 
-def _read_task(path: Path, stored: Any, config: BortConfig) -> TrainedTask:
-    """Check the fields that fine-tuning stored."""
+def read_task(path: Path, stored: Any, config: BortConfig) -> TrainedTask:
+    """What a classifier was fine-tuned for, from the ``task`` that its ``config.json`` holds.
+
+    Args:
+        path: the file, for the message.
+
+    Raises:
+        BortError: if fields are missing, or are not such as fine-tuning writes.
+    """
     match stored:
         case {"name": str(name), "labels": None | list() as labels, "max_len": int(max_len), "keep_question": bool(keep_question)} if (
             5 <= max_len <= config.max_position_embeddings

@@ -15,6 +15,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 FINETUNING = (REPOSITORY / "docs" / "finetuning.md").read_text(encoding="utf-8")
+DEPLOY = (REPOSITORY / "docs" / "deploy.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -69,10 +70,10 @@ def test_the_commands_run_in_order(checkout, request):
     assert (quickstart / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_commands_of_fine_tuning_run_after_those_of_the_readme(checkout):
+def test_the_commands_of_fine_tuning_and_deployment_run_after_those_of_the_readme(checkout):
     if not (checkout / "runs" / "quickstart").exists():
         assert run("scripts/quickstart.sh", checkout).returncode == 0
-    for command in filter(runnable, commands(FINETUNING)):
+    for command in filter(runnable, [*commands(FINETUNING), *commands(DEPLOY)]):
         result = run(command, checkout)
         assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
     assert (checkout / "runs/docs/cb/report.md").read_text().count("±") >= 1

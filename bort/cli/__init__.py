@@ -28,7 +28,7 @@ _REMEDIES = {
     errno.EROFS: "give a path that you may write",
     errno.ENOSPC: "free some space or give another path",
 }
-VERBS = ("vocab", "data", "tasks", "pretrain", "finetune", "predict", "submit", "bench")
+VERBS = ("vocab", "data", "tasks", "pretrain", "finetune", "predict", "submit", "export", "bench")
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -119,10 +119,10 @@ def find_start(arguments: argparse.Namespace, task: Task, given: Collection[str]
             f"--model {arguments.model} is no model folder; give one, or give --params FILE and --vocab DIR too, or --params none for an "
             "encoder at random"
         )
-    tokenizer = _tokenizer(arguments, model)
+    tokenizer = find_own_tokenizer(arguments, model)
     if is_random and model.folder is None:
         model = replace(model, config=replace(model.config, vocab_size=len(tokenizer.vocab)))
-    _check_vocabulary(model, tokenizer)
+    check_vocabulary(model, tokenizer)
     encoder = None if is_random else model.read_parameters()
     if encoder is not None and any(name.startswith("classifier.") for name in encoder):
         raise BortError(f"{model.parameters}: a fine-tuned classifier; give its folder as --init_from, in place of --model")
@@ -157,8 +157,8 @@ def _start_from_classifier(arguments: argparse.Namespace, task: Task, given: Col
             "leave them out"
         )
     model = find_model(arguments.init_from)
-    tokenizer = _tokenizer(arguments, model)
-    _check_vocabulary(model, tokenizer)
+    tokenizer = find_own_tokenizer(arguments, model)
+    check_vocabulary(model, tokenizer)
     parameters = model.read_parameters()
     encoder = {name.removeprefix("bort."): array for name, array in parameters.items() if name.startswith("bort.")}
     head = {name: array for name, array in parameters.items() if name.startswith("classifier.")}
@@ -175,7 +175,7 @@ def _typed(labels: tuple[str | int, ...] | None) -> list[tuple[type, str | int]]
     return None if labels is None else [(type(label), label) for label in labels]
 
 
-def _tokenizer(arguments: argparse.Namespace, model: ModelSource) -> Tokenizer:
+def find_own_tokenizer(arguments: argparse.Namespace, model: ModelSource) -> Tokenizer:
     """The tokenizer that the options name; else the model folder's own."""
     from bort.tokenizer import Tokenizer
     from bort.vocabulary_files import find_tokenizer
@@ -185,7 +185,12 @@ def _tokenizer(arguments: argparse.Namespace, model: ModelSource) -> Tokenizer:
     return Tokenizer.from_directory(model.folder)
 
 
-def _check_vocabulary(model: ModelSource, tokenizer: Tokenizer) -> None:
+def check_vocabulary(model: ModelSource, tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer that is not the model's.
+
+    Raises:
+        BortError: if sizes differ, or a token of the model's own vocabulary has another id.
+    """
     size = model.config.vocab_size
     if len(tokenizer.vocab) != size:
         raise BortError(f"the vocabulary has {len(tokenizer.vocab)} tokens, the model {size}; give the model's own --vocab")
