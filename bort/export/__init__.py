@@ -1,1 +1,1 @@
-"""Models in the forms that others load: today folders of Hugging Face Transformers."""
+"""Models in the forms that others load: folders of Hugging Face Transformers."""

@@ -119,8 +119,8 @@ def _read_tokenizer(source: Path) -> Tokenizer:
         return Tokenizer.from_directory(source)
     try:
         fields = json.loads(read_text(path))
-        model, cutter = fields["model"], fields["pre_tokenizer"]
-        if (model["type"], cutter["type"], cutter["add_prefix_space"]) != ("BPE", "ByteLevel", False):
+        model, pre_tokenizer = fields["model"], fields["pre_tokenizer"]
+        if (model["type"], pre_tokenizer["type"], pre_tokenizer["add_prefix_space"]) != ("BPE", "ByteLevel", False):
             raise ValueError("of another kind")
         pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
         merges = merges_text(tuple((left, right) for left, right in pairs))
@@ -138,9 +138,8 @@ def _their_parameters(parameters: Mapping[str, np.ndarray]) -> tuple[dict[str, n
     head = {name: array for name, array in parameters.items() if name.startswith("classifier.")}
     if not head:
         kind = "BertForMaskedLM" if any(name.startswith("decoder.") for name in parameters) else "BertModel"
-        arrays = to_hugging_face(parameters)
-        # BertModel is what the other two classes call "bert".
-        return ({name.removeprefix("bert."): array for name, array in arrays.items()}, kind) if kind == "BertModel" else (arrays, kind)
+        # The names of a bare BertModel begin with "bert." too: Transformers takes that prefix off, and it tells our reader what they are.
+        return to_hugging_face(parameters), kind
     if head.keys() != _CLASSIFIER.keys():
         raise BortError(f"the classifier's parameters are {', '.join(sorted(head))}, expected {', '.join(_CLASSIFIER)}")
     encoder = {name.removeprefix(_ENCODER): array for name, array in parameters.items() if name.startswith(_ENCODER)}

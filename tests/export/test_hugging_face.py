@@ -63,12 +63,11 @@ def spread_out(parameters):
 @pytest.fixture(scope="module")
 def pretrained(config, tokenizer, tmp_path_factory):
     """Model folder of a Bort with its head."""
-    from bort.gluon.parameters import named_parameters
+    from bort.gluon.parameters import get_arrays
 
     folder = tmp_path_factory.mktemp("pretrained") / "model"
     net, _ = get_bort_model(config)
-    parameters = {name: parameter.data().asnumpy() for name, parameter in named_parameters(net).items()}
-    write_model_directory(folder, config, spread_out(parameters), tokenizer)
+    write_model_directory(folder, config, spread_out(get_arrays(net)), tokenizer)
     return folder
 
 
@@ -118,10 +117,20 @@ def test_a_classifier_goes_there_and_back(classifier, tmp_path):
         assert fields["label2id"] == {name: number for number, name in enumerate(names)}
 
 
-def test_an_encoder_without_its_head_is_one_there_too(pretrained, config, tokenizer, tmp_path):
-    bare = {name: array for name, array in read_parameters(pretrained / "bort.params").items() if not name.startswith("decoder.")}
-    assert write_hugging_face(tmp_path / "theirs", config, bare, tokenizer) == "BertModel"
-    assert "embeddings.word_embeddings.weight" in read_parameters(tmp_path / "theirs" / "model.safetensors")
+@pytest.fixture
+def bare(pretrained, config, tokenizer, tmp_path):
+    """Model folder of an encoder without its head."""
+    parameters = read_parameters(pretrained / "bort.params")
+    write_model_directory(
+        tmp_path / "bare", config, {name: array for name, array in parameters.items() if not name.startswith("decoder.")}, tokenizer
+    )
+    return tmp_path / "bare"
+
+
+def test_an_encoder_without_its_head_goes_there_and_back(bare, tmp_path, capsys):
+    folder = export(bare, tmp_path / "theirs")
+    assert capsys.readouterr().out == f"{folder}: BertModel\n"
+    assert_same_model(export(folder, tmp_path / "ours", "gluon"), bare)
 
 
 def test_the_exported_tokenizer_gives_the_ids_of_fine_tuning(pretrained, tokenizer, tmp_path):
@@ -227,6 +236,15 @@ def test_transformers_computes_the_same_masked_language_model(pretrained, config
     print(f"largest difference that the epsilon makes: {difference:.2g} of logits up to {np.abs(found['logits']).max():.1f}")
     assert_same_model(export(saved, tmp_path / "back", "gluon"), pretrained)
     compare_tokenizers(told, tokenizer)
+
+
+@needs_transformers
+def test_transformers_computes_the_same_without_a_head(bare, pretrained, config, tokenizer, tmp_path):
+    rows = random_rows(config, tokenizer)
+    found, told, _ = by_transformers(export(bare, tmp_path / "theirs"), tmp_path, *rows)
+    assert (told["class"], [name for name in told["missing"] if "pooler" not in name], told["unexpected"]) == ("BertModel", [], [])
+    with_head, _, _ = by_transformers(export(pretrained, tmp_path / "with_head"), tmp_path, *rows)
+    np.testing.assert_array_equal(found["hidden"], with_head["hidden"])
 
 
 @needs_transformers

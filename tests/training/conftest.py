@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+import bort.training.progress
 from bort import BortConfig
 from bort.corpus.documents import find_text_files
 from bort.corpus.masking import Masker
@@ -14,6 +15,30 @@ from bort.corpus.shards import Corpus, create_shards
 from bort.gluon.pretraining import build_engine
 from bort.model_directory import ModelSource
 from bort.settings import DistillationSettings, OptimizerSettings, ShardSettings
+
+
+class SlowClock:
+    """Stands still but for the seconds that chosen operations are said to take."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def taking(self, seconds, real):
+        """The operation, which moves the clock each time."""
+
+        def operation(*arguments):
+            self.now += seconds
+            return real(*arguments)
+
+        return operation
+
+
+@pytest.fixture
+def slow_clock(monkeypatch):
+    """The loops' clock for one test."""
+    clock = SlowClock()
+    monkeypatch.setattr(bort.training.progress.time, "perf_counter", lambda: clock.now)
+    return clock
 
 
 @pytest.fixture(scope="session")

@@ -190,20 +190,12 @@ def test_a_run_that_is_cut_after_its_last_update_still_ends(run, tmp_path, monke
     assert_same_finetuning(tmp_path / "cut", tmp_path / "straight")
 
 
-def test_speed_is_that_of_training_alone(run, tmp_path, monkeypatch):
+def test_speed_is_that_of_training_alone(run, tmp_path, slow_clock):
     """By a clock that moves a second per update, and a thousand per batch of an evaluation and per checkpoint."""
-    now = [0.0]
-    monkeypatch.setattr(bort.training.progress.time, "perf_counter", lambda: now[0])
-
-    def taking(seconds, real):
-        def operation(*arguments):
-            now[0] += seconds
-            return real(*arguments)
-
-        return operation
 
     def spoil(engine):
-        engine.update, engine.predict, engine.state = taking(1, engine.update), taking(1000, engine.predict), taking(1000, engine.state)
+        engine.update = slow_clock.taking(1, engine.update)
+        engine.predict, engine.state = slow_clock.taking(1000, engine.predict), slow_clock.taking(1000, engine.state)
 
     _, result = run("RTE", epochs=2, spoil=spoil, options={"log_interval": 1})
     speeds = {entry["step"]: entry["rows_per_second"] for entry in read_metrics(tmp_path / "run") if entry["kind"] == "train"}

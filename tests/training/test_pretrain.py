@@ -156,27 +156,19 @@ def test_the_best_model_is_the_one_with_the_lowest_held_out_loss(train, tmp_path
     assert not np.array_equal(same["decoder.2.gamma"], parameters(tmp_path / "run")["decoder.2.gamma"])
 
 
-def test_speed_is_that_of_training_alone(train, tmp_path, monkeypatch):
+def test_speed_is_that_of_training_alone(train, tmp_path, slow_clock):
     """By a clock that moves a second per update, and a thousand per batch of an evaluation and per checkpoint."""
-    now = [0.0]
-    monkeypatch.setattr(bort.training.progress.time, "perf_counter", lambda: now[0])
-
-    def taking(seconds, real):
-        def operation(*arguments):
-            now[0] += seconds
-            return real(*arguments)
-
-        return operation
 
     def spoil(engine):
-        engine.update, engine.evaluate, engine.state = taking(1, engine.update), taking(1000, engine.evaluate), taking(1000, engine.state)
+        engine.update = slow_clock.taking(1, engine.update)
+        engine.evaluate, engine.state = slow_clock.taking(1000, engine.evaluate), slow_clock.taking(1000, engine.state)
 
     speeds = []
     for name, intervals in (("both", {"eval_interval": 4, "ckpt_interval": 2}), ("neither", {"eval_interval": 0, "ckpt_interval": 0})):
         train(tmp_path / name, spoil=spoil, log_interval=1, **intervals)
         entries = [entry for entry in read_metrics(tmp_path / name) if entry["kind"] == "train"]
         speeds.append([(entry["step"], entry["tokens_per_second"]) for entry in entries])
-    assert now[0] > 4000
+    assert slow_clock.now > 4000
     assert len(speeds[0]) == 12
     assert speeds[0] == speeds[1]
 
