@@ -13,6 +13,8 @@ from typing import Any
 import bort
 
 _TELLING_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")
+_VNNI_FLAGS = {"avx_vnni", "avx512_vnni", "amx_int8"}
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def describe_machine(packages: Sequence[str]) -> dict[str, Any]:
@@ -25,8 +27,7 @@ def describe_machine(packages: Sequence[str]) -> dict[str, Any]:
         ``cpu``, ``cpu_flags``, ``cores``, ``memory_gb`` (10^9 bytes), ``system``, ``python`` and ``versions``, which maps each name to its
         version; ``unknown`` stands for what was not installed as a distribution.
     """
-    processor = _processor()
-    flags = processor.get("flags", "").split()
+    processor, flags = _processor(), cpu_flags()
     return {
         "cpu": processor.get("model name", platform.processor() or platform.machine()),
         "cpu_flags": [flag for flag in _TELLING_FLAGS if flag in flags],
@@ -36,6 +37,21 @@ def describe_machine(packages: Sequence[str]) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {"bort": bort.__version__} | {name: _version(name) for name in packages},
     }
+
+
+def cpu_flags() -> frozenset[str]:
+    """What the first core can do, in Linux's words; nothing elsewhere."""
+    return frozenset(_processor().get("flags", "").split())
+
+
+def has_vnni(flags: frozenset[str]) -> bool:
+    """Whether a CPU with these flags adds products of 8-bit numbers into 32 bits; others do so by way of 16, which can overflow."""
+    return bool(_VNNI_FLAGS & flags)
+
+
+def has_bfloat16(flags: frozenset[str]) -> bool:
+    """Whether a CPU with these flags multiplies in bfloat16."""
+    return bool(_BFLOAT16_FLAGS & flags)
 
 
 def num_threads() -> int:

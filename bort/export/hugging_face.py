@@ -65,13 +65,13 @@ def write_hugging_face(
     Raises:
         BortError: if parameters are missing or unknown, or the tokenizer is a SentencePiece model.
     """
-    files = _tokenizer_files(tokenizer, task.max_len if task else config.max_position_embeddings)
+    files = tokenizer_files(tokenizer, task.max_len if task else config.max_position_embeddings)
     arrays, kind = _their_parameters(parameters)
     if (kind == "BertForSequenceClassification") != (task is not None):
         raise ValueError("a classifier and what it was fine-tuned for go together")
-    fields = {"architectures": [kind]} | config.to_dict() | _token_fields(tokenizer) | {"torch_dtype": "float32"}
+    fields = {"architectures": [kind]} | config.to_dict() | token_fields(tokenizer) | {"torch_dtype": "float32"}
     if task is not None:
-        fields |= _label_fields(written_labels or task.labels) | {
+        fields |= label_fields(written_labels or task.labels) | {
             "classifier_dropout": config.hidden_dropout_prob,
             "task": {"name": task.name, "labels": task.labels, "max_len": task.max_len, "keep_question": task.keep_question},
         }
@@ -148,7 +148,7 @@ def _their_parameters(parameters: Mapping[str, np.ndarray]) -> tuple[dict[str, n
     return to_hugging_face(encoder) | {theirs: head[ours] for ours, theirs in _CLASSIFIER.items()}, "BertForSequenceClassification"
 
 
-def _label_fields(labels: tuple[str | int, ...] | None) -> dict[str, Any]:
+def label_fields(labels: tuple[str | int, ...] | None) -> dict[str, Any]:
     if labels is None:
         return {"problem_type": "regression", "num_labels": 1}
     names = [label if isinstance(label, str) else json.dumps(label) for label in labels]
@@ -159,12 +159,12 @@ def _label_fields(labels: tuple[str | int, ...] | None) -> dict[str, Any]:
     }
 
 
-def _token_fields(tokenizer: Tokenizer) -> dict[str, int]:
+def token_fields(tokenizer: Tokenizer) -> dict[str, int]:
     vocab = tokenizer.vocab
     return {"pad_token_id": vocab.pad_id, "bos_token_id": vocab.bos_id, "eos_token_id": vocab.eos_id}
 
 
-def _tokenizer_files(tokenizer: Tokenizer, max_len: int) -> dict[str, str]:
+def tokenizer_files(tokenizer: Tokenizer, max_len: int) -> dict[str, str]:
     """``tokenizer.json``, which holds all that is applied, and ``tokenizer_config.json``, which names the special tokens."""
     vocab = tokenizer.vocab
     if tokenizer.merges is None:
