@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from bort.machine import describe_machine, num_threads
+from bort.machine import cpu_flags, describe_machine, has_bfloat16, has_vnni, num_threads
 
 
 def test_the_machine_says_what_a_reader_of_figures_needs():
@@ -47,3 +47,16 @@ def test_there_are_as_many_threads_as_openmp_starts(value):
 def test_without_a_number_there_is_a_thread_per_core(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert num_threads() == len(os.sched_getaffinity(0))
+
+
+def test_what_a_cpu_can_do_is_told_by_its_flags():
+    assert cpu_flags() >= set(describe_machine([])["cpu_flags"])
+    assert [has_vnni(frozenset({flag})) for flag in ("avx2", "avx512f", "avx512_bf16", "avx_vnni", "avx512_vnni", "amx_int8")] == [
+        False,
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert [has_bfloat16(frozenset({flag})) for flag in ("avx512_vnni", "avx512_bf16", "amx_bf16")] == [False, True, True]
