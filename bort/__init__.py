@@ -15,12 +15,13 @@ _HOMES = {
     "BortError": "bort.errors",
     "BortModel": "bort.gluon.model",
     "BortClassifier": "bort.gluon.model",
+    "ExportedModel": "bort.export.exported_model",
     "get_bort_model": "bort.gluon.model",
     "Tokenizer": "bort.tokenizer",
     "Vocab": "bort.vocabulary",
 }
 
-__all__ = ["BortClassifier", "BortConfig", "BortError", "BortModel", "Tokenizer", "Vocab", "get_bort_model"]
+__all__ = ["BortClassifier", "BortConfig", "BortError", "BortModel", "ExportedModel", "Tokenizer", "Vocab", "get_bort_model"]
 
 
 def __getattr__(name: str) -> Any:

@@ -105,12 +105,15 @@ class _OpenVinoSession:
         library = import_extra("openvino", "openvino==2026.4.1")
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": _HINTS[precision]}
         try:
-            self._model = library.Core().compile_model(str(model), "CPU", settings)
+            core = library.Core()
+            described = core.read_model(str(model))
+            self._model = core.compile_model(described, "CPU", settings)
         except Exception as error:
             raise BortError(f"{model}: OpenVINO cannot load it ({_first_line(error)}); export the model again") from None
         self.precision = precision
-        self.inputs = tuple(port.get_any_name() for port in self._model.inputs)
-        self._outputs = [port.get_any_name() for port in self._model.outputs]
+        # Compiled, an output can have the names of what was fused into its node too.
+        self.inputs = tuple(port.get_any_name() for port in described.inputs)
+        self._outputs = [port.get_any_name() for port in described.outputs]
         # A request serves one call at a time; there come to be as many as there are calls at once.
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
 

@@ -129,11 +129,15 @@ def _table_row(text: str, where: str, task: Task, number: int) -> StreamedRow:
 def _json_row(text: str, where: str, task: Task, number: int) -> StreamedRow:
     row = JsonObject.parse(text, where)
     name = next((row.values[field] for field in _ID_FIELDS if field in row.values), number)
-    return StreamedRow(name, Example(number, _texts(row, task), None, number + 1))
+    return StreamedRow(name, Example(number, texts_of(row, task), None, number + 1))
 
 
-def _texts(row: JsonObject, task: Task) -> tuple[str, ...]:
-    """The texts under general names or, without those, under the names of the task's own files."""
+def texts_of(row: JsonObject, task: Task) -> tuple[str, ...]:
+    """A row's texts under general names or, without those, under the names of the task's own files.
+
+    Raises:
+        BortError: if it has neither, or one is not a text.
+    """
     general = ("text1", "text2") if task.is_pair else ("text",)
     if any(name in row.values for name in general):
         return tuple(row.text(name) for name in general)

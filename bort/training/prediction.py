@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bort.engine import Predictor
 from bort.errors import BortError
 from bort.model_directory import TrainedTask
-from bort.tasks import Example, Task
+from bort.tasks import Example, Task, get_task
 from bort.tasks.batches import EncodedRows, prediction_batches
 from bort.tasks.encoding import encode_examples
 from bort.tasks.leaderboard import write_predictions
@@ -25,6 +25,18 @@ from bort.tokenizer import Tokenizer
 from bort.training.finetuning_result import Metrics
 
 _ROWS_AT_ONCE = 1024
+
+
+def trained_task(folder: Path | str, trained: TrainedTask, data_root: Path | str | None = None) -> Task:
+    """The task that the classifier in ``folder`` was fine-tuned for.
+
+    Raises:
+        BortError: if there is no such task, or it has other labels now.
+    """
+    task = get_task(trained.name, data_root)
+    if task.labels != trained.labels:
+        raise BortError(f"{folder}: its labels {trained.labels} are not those of {task.name}, {task.labels}; fine-tune it again")
+    return task
 
 
 def encode_rows(examples: Sequence[Example], tokenizer: Tokenizer, max_len: int, keep_question: bool = False) -> EncodedRows:
