@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from bort.cli.options import HelpFormatter, add_vocabulary_options
 
-HELP = "benchmarks: data, pretrain, finetune, baseline"
+HELP = "benchmarks: data, pretrain, finetune, baseline, inference, soak"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("pretrain", "tokens per second of pre-training updates, and where the time goes; weights and text are random", _add_pretrain),
         ("finetune", "rows and tokens per second of fine-tuning and prediction, padding and memory; weights are random", _add_finetune),
         ("baseline", "dev scores of TF-IDF + logistic regression and of the majority class, for a model to beat", _add_baseline),
+        ("inference", "latency, memory and size on a CPU of Bort and of models of published shapes, in every runtime", _add_inference),
+        ("soak", "latency and memory of an exported model that several threads keep busy for minutes, and its answers", _add_soak),
     ):
         benchmark = benchmarks.add_parser(
             name, help=measures, description=f"Measure {measures}.", formatter_class=HelpFormatter, allow_abbrev=False
@@ -134,5 +137,60 @@ def _bench_baseline(arguments: argparse.Namespace) -> None:
 
     tasks = [get_task(name, arguments.data_root) for name in arguments.task]
     record = bench_baseline(tasks, arguments.limit, sys.stderr.isatty())
+    print_report(record)
+    write_json_line(record, arguments.json)
+
+
+def _add_inference(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default="bort_4_8_768_1024",
+        metavar="NAME",
+        help="Bort: an architecture, a config.json, or a model folder with its weights",
+    )
+    parser.add_argument("--rows", nargs="+", default=["*"], metavar="ROW", help="rows to measure, as bort/openvino/int8, or patterns")
+    parser.add_argument(
+        "--shapes", nargs="+", default=["1x32", "1x128", "8x128", "1x512"], metavar="BxT", help="sequences x tokens of a batch"
+    )
+    parser.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds, in each of which every row has its turn")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of each row, on as many cores (default: all)")
+    parser.add_argument("--report", metavar="DIR", help="folder to write: the record, the tables in Markdown and a plot; must not exist")
+    parser.set_defaults(measure=_bench_inference)
+
+
+def _bench_inference(arguments: argparse.Namespace) -> None:
+    from bort.bench.inference.benchmark import bench_inference
+    from bort.bench.inference.report import check_report_folder, print_report, write_report
+    from bort.bench.inference.rows import choose_rows
+    from bort.bench.pretrain import Shape
+    from bort.bench.report import write_json_line
+    from bort.machine import num_threads
+
+    rows, shapes = choose_rows(arguments.rows), [Shape.parse(text) for text in arguments.shapes]
+    if arguments.report is not None:
+        check_report_folder(Path(arguments.report))
+    threads = num_threads() if arguments.threads is None else arguments.threads
+    record = bench_inference(arguments.model, rows, shapes, arguments.repeats, threads, sys.stderr.isatty())
+    print_report(record)
+    if arguments.report is not None:
+        write_report(Path(arguments.report), record)
+    write_json_line(record, arguments.json)
+
+
+def _add_soak(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--exported", required=True, metavar="DIR", help="folder that bort export --format onnx wrote")
+    parser.add_argument("--minutes", type=float, default=10.0, metavar="X", help="how long")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the runtime (default: one per core)")
+    parser.add_argument("--clients", type=int, default=4, metavar="N", help="threads that send texts, each one after another")
+    parser.set_defaults(measure=_bench_soak)
+
+
+def _bench_soak(arguments: argparse.Namespace) -> None:
+    from bort.bench.inference.soak import print_report, soak
+    from bort.bench.report import write_json_line
+    from bort.machine import num_threads
+
+    threads = num_threads() if arguments.threads is None else arguments.threads
+    record = soak(Path(arguments.exported), arguments.minutes, threads, arguments.clients, sys.stderr.isatty())
     print_report(record)
     write_json_line(record, arguments.json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -61,3 +62,40 @@ def test_threads_may_be_given_for_each_level_of_openmp(command, repository, toke
 def test_wrong_input_is_one_line(tmp_path, capsys):
     assert main(["bench", "data", "--input", str(tmp_path / "nowhere.txt")]) == 2
     assert capsys.readouterr().err.startswith(f"bort: error: {tmp_path / 'nowhere.txt'}: no such text file")
+
+
+SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="needs pip install .[onnx]")
+def test_inference_prints_tables_and_writes_the_report_and_the_line(tmp_path, capsys):
+    (tmp_path / "model.json").write_text(json.dumps(SIZES | {"vocab_size": 400}))
+    words = ["bench", "inference", "--model", str(tmp_path / "model.json"), "--rows", "bort/gluon/*", "bort/onnxruntime/fp32"]
+    words += ["--shapes", "1x16", "2x20", "--repeats", "1", "--threads", "1"]
+    assert main([*words, "--report", str(tmp_path / "report"), "--json", str(tmp_path / "line.json")]) == 0
+    printed = capsys.readouterr().out
+    record = json.loads((tmp_path / "line.json").read_text(encoding="utf-8"))
+    assert (
+        json.loads(printed.splitlines()[-1]) == record == json.loads((tmp_path / "report" / "inference.json").read_text(encoding="utf-8"))
+    )
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"inference.json", "inference.md", "inference.png"}
+    assert [row["name"] for row in record["rows"]] == ["bort/gluon/fp32", "bort/onnxruntime/fp32"]
+    assert "Latency of 2x20" in printed
+    assert record["roofline"] == {"reason": "bort/openvino/int8 was not measured"}
+    assert main([*words, "--report", str(tmp_path / "report")]) == 2
+    assert capsys.readouterr().err == f"bort: error: {tmp_path / 'report'}: there already; give another --report, or remove it\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["inference", "--rows", "bort/tensorrt/*"], "bort: error: no row is called bort/tensorrt/*; there are bort/gluon/fp32"),
+        (["inference", "--shapes", "32"], "bort: error: 32: not a shape"),
+        (["soak", "--exported", "nowhere"], "bort: error: nowhere/export.json: cannot read"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(words, says, capsys):
+    assert main(["bench", *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(says)
+    assert len(error.splitlines()) == 1
