@@ -6,6 +6,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+# What tests compare with or a file format depends on is exact, as in requirements-peers.txt.
+TORCH = "torch==2.13.0"
+ONNX = ["onnx==1.23.2", "ml_dtypes==0.5.4"]
 
 setup(
     name="bort",
@@ -16,7 +19,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["bort", "bort.*", "data", "data.*"]),
-    package_data={"bort.gluon": ["kernels.cc"], "bort.tasks": ["recipes.yaml"], "bort.training": ["grids/*.yaml"]},
+    package_data={
+        "bort.gluon": ["kernels.cc"],
+        "bort.bench.inference": ["peaks.cc"],
+        "bort.tasks": ["recipes.yaml"],
+        "bort.training": ["grids/*.yaml"],
+    },
     entry_points={"console_scripts": ["bort=bort.cli:main"]},
     install_requires=[
         "gigatoken==0.10.0",
@@ -43,11 +51,13 @@ setup(
         "cu101": ["mxnet-cu101==1.9.1"],
         "cu112": ["mxnet-cu112==1.9.1"],
         "horovod": ["horovod==0.28.1"],
-        "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],
-        "torch": ["torch==2.13.0"],
+        # Exported models: bort export --format onnx, and either runtime of them.
+        "onnx": [*ONNX, "onnxruntime==1.32.0"],
+        "openvino": [*ONNX, "openvino==2026.4.1", "nncf==3.4.0"],
         # Sweeps of fine-tuning on a cluster: bort finetune --ray.
         "ray": ["ray==2.60.0"],
-        # What benchmarks compare with: bort bench pretrain --vs torch.
-        "peers": ["torch==2.13.0", "transformers==5.23.0"],
+        # What benchmarks and tests compare with: bort bench pretrain --vs torch.
+        "torch": [TORCH],
+        "peers": [TORCH, "transformers==5.23.0"],
     },
 )

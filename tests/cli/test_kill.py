@@ -22,7 +22,7 @@ from bort.parameters import read_parameters
 
 from ..real_runs import GIVING_WAY, REPOSITORY, assert_same_files, bort_on, journal, killed_when, one_thread, steps_recorded
 
-STEPS = 40
+STEPS = 25
 OPTIONS = f"--teacher_model none --num_steps {STEPS} --log_interval 1 --eval_interval 4 --ckpt_interval 3 --lr 1e-3"
 CAN_MOUNT = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False).returncode == 0
 
@@ -137,7 +137,7 @@ def test_a_run_resumes_with_another_number_of_workers(folder):
     options = "--lr 1e-4 --keep_last 0"
     finish(folder, "alone", options, config="no_dropout")
     finish(folder, "one_two", f"{options} --resume {folder}/alone/checkpoint_0000006", workers=2, config="no_dropout")
-    finish(folder, "one_two_one", f"{options} --resume {folder}/one_two/checkpoint_0000024", config="no_dropout")
+    finish(folder, "one_two_one", f"{options} --resume {folder}/one_two/checkpoint_0000015", config="no_dropout")
     expected = read_parameters(folder / "alone" / "model" / "bort.params")
     for output in ("one_two", "one_two_one"):
         found = read_parameters(folder / output / "model" / "bort.params")
@@ -178,10 +178,10 @@ def test_a_file_that_may_not_grow_leaves_the_last_checkpoint_and_says_so(folder,
     shutil.copytree(straight, run)
     shutil.rmtree(run / f"checkpoint_{STEPS:07d}")
     shutil.rmtree(run / "model")
-    limit = (run / "checkpoint_0000039" / "0000039.states.safetensors").stat().st_size - 1
+    limit = (run / "checkpoint_0000024" / "0000024.states.safetensors").stat().st_size - 1
     printed = finish(folder, "limited", status=2, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     expected = (
-        f"bort: error: {run}/checkpoint_0000040: cannot be written: File too large; the last checkpoint is {run}/checkpoint_0000039; "
+        f"bort: error: {run}/checkpoint_0000025: cannot be written: File too large; the last checkpoint is {run}/checkpoint_0000024; "
     )
     assert printed.splitlines()[-1].startswith(expected), printed
     finish(folder, "limited")
