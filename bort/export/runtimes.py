@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import queue
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,6 +103,8 @@ class _OpenVinoSession:
     runtime = "openvino"
 
     def __init__(self, model: Path, precision: str, threads: int) -> None:
+        # As if it were not installed: with it OpenVINO reports over the network that it was imported, and leaves files at home.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         library = import_extra("openvino", "openvino==2026.4.1")
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": _HINTS[precision]}
         try:
