@@ -98,6 +98,6 @@ def killed_when(process: subprocess.Popen[str], has_come: Callable[[], bool], pa
                 process.communicate(timeout=60)
                 return True
             process.send_signal(signal.SIGCONT)
-        time.sleep(0.0002)
+        time.sleep(0.0005)
     process.communicate(timeout=60)
     return False
